@@ -1,0 +1,93 @@
+"""`Features`: the one thing every encoder returns and every head takes, and how to pool and mask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """What an encoder says of a batch of inputs, whatever their modality.
+
+    Attributes:
+        map: (B, N, D) one vector per place: a grid cell, a token, a frame.
+        mask: (B, N) bool, True = real place, False = padding.
+        vector: (B, D_v) the whole input; D_v may differ from D.
+        grid: the places as laid out, (H, W), (L,), (frames,) or (F, frames); their product is N.
+    """
+
+    map: Tensor
+    mask: Tensor
+    vector: Tensor
+    grid: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Features:
+        """The same features on another device."""
+        return Features(self.map.to(device), self.mask.to(device), self.vector.to(device), self.grid)
+
+
+def mask_from_lengths(lengths: Tensor, places: int) -> Tensor:
+    """True at the first `lengths[b]` of `places` places.
+
+    Args:
+        lengths: (B,) int64.
+        places: N.
+
+    Returns:
+        (B, N) bool.
+    """
+    return torch.arange(places, device=lengths.device) < lengths[:, None]  # (B, N)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last axis that gives padding a weight of exactly zero; a row of nothing but padding is all zeros.
+
+    Args:
+        scores: (..., N).
+        mask: bool, broadcastable to `scores`, True = real.
+    """
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)  # (..., N)
+    return weights.masked_fill(~mask, 0.0)  # (..., N)
+
+
+def masked_mean(map: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real places: (B, N, D), (B, N) -> (B, D). An input with no real place gives zeros."""
+    weights = mask.to(map.dtype)  # (B, N)
+    total = torch.einsum("bnd,bn->bd", map, weights)  # (B, D)
+    return total / weights.sum(dim=1, keepdim=True).clamp_min(1.0)  # (B, D)
+
+
+def masked_max(map: Tensor, mask: Tensor) -> Tensor:
+    """Maximum over the real places: (B, N, D), (B, N) -> (B, D). An input with no real place gives zeros."""
+    highest = map.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)  # (B, D)
+    return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)  # (B, D)
+
+
+def pad(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Stack tensors that may differ along their first axis, with zeros behind the shorter ones.
+
+    Args:
+        tensors: B tensors of shapes (n_b, ...).
+
+    Returns:
+        values: (B, max n, ...), and lengths: (B,) int64. Tensors of three axes are pictures or grids (C, H, W) of one
+        size: they are stacked as they are and lengths is None.
+
+    Raises:
+        ValueError: `tensors` is empty, or pictures differ in size.
+    """
+    if not tensors:
+        raise ValueError("pad needs at least one tensor: got an empty list.")
+    if tensors[0].dim() == 3:
+        shapes = {tuple(t.shape) for t in tensors}
+        if len(shapes) > 1:
+            raise ValueError(f"pictures of a batch must have one size: got {sorted(shapes)}. Resize them first.")
+        return torch.stack(list(tensors)), None  # (B, C, H, W)
+    lengths = torch.tensor([len(t) for t in tensors])  # (B,)
+    values = tensors[0].new_zeros(len(tensors), int(lengths.max()), *tensors[0].shape[1:])  # (B, max n, ...)
+    for row, tensor in zip(values, tensors, strict=True):
+        row[: len(tensor)] = tensor
+    return values, lengths

@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+
+from mm.features import Features, mask_from_lengths
+from mm.heads import AttentionPool, JointEmbedding
+from mm.heads.embedding import place_code
+
+
+def features(lengths: list[int], columns: int, dim: int = 8, vector_dim: int = 6) -> Features:
+    mask = mask_from_lengths(torch.tensor(lengths), columns)
+    generator = torch.Generator().manual_seed(0)
+    map = torch.randn(len(lengths), columns, dim, generator=generator)
+    return Features(map, mask, torch.randn(len(lengths), vector_dim, generator=generator), (columns,))
+
+
+def head(pool: str = "attention") -> JointEmbedding:
+    torch.manual_seed(0)
+    inputs = {"image": (8, 6), "text": (8, 6)}
+    pools = dict.fromkeys(inputs, pool)
+    return JointEmbedding(inputs, embed_dim=16, pool=pools, heads=2, dropout=0.5, temperature=0.07).eval()
+
+
+def test_attention_pool_equals_a_loop_over_inputs_heads_and_places() -> None:
+    torch.manual_seed(0)
+    pool = AttentionPool(8, heads=2)
+    given = features([5, 3], columns=5)
+    code = place_code(given.grid)
+    expected = torch.zeros(2, 8)
+    for b, real in enumerate([5, 3]):
+        content = [pool.norm(given.map[b, n]) + pool.place(code[n]) for n in range(real)]
+        for h in range(2):
+            weights = torch.stack([pool.score(c)[h] for c in content]).softmax(0)
+            values = torch.stack([c @ pool.value[h] for c in content])
+            expected[b, 4 * h : 4 * h + 4] = (weights[:, None] * values).sum(0)
+    torch.testing.assert_close(pool(given), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_vectors_are_unit_and_padding_changes_nothing() -> None:
+    model = head()
+    given = features([5, 3], columns=5)
+    longer = Features(
+        torch.cat([given.map, torch.full((2, 4, 8), 1e3)], dim=1),
+        torch.cat([given.mask, torch.zeros(2, 4, dtype=torch.bool)], dim=1),
+        given.vector,
+        (9,),
+    )
+    short = model({"text": given})["text"]
+    torch.testing.assert_close(short.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(model({"text": longer})["text"], short)
+
+
+def test_a_batch_equals_its_rows_one_by_one() -> None:
+    model, given = head(), features([4, 4, 4], columns=4)
+    whole = model.embed("image", given)
+    for b in range(3):
+        row = Features(given.map[b : b + 1], given.mask[b : b + 1], given.vector[b : b + 1], given.grid)
+        torch.testing.assert_close(model.embed("image", row)[0], whole[b])
+
+
+def test_attention_tells_a_mirrored_map_apart_and_the_vector_pool_does_not() -> None:
+    given = features([6], columns=6)
+    mirrored = Features(given.map.flip(1), given.mask, given.vector, given.grid)
+    attention, vector = head("attention"), head("vector")
+    assert (attention.embed("image", given) - attention.embed("image", mirrored)).norm() > 0.01
+    torch.testing.assert_close(vector.embed("image", given), vector.embed("image", mirrored))
+
+
+def test_place_code_is_that_of_the_row_and_the_column() -> None:
+    code = place_code((3, 5)).view(3, 5, -1)
+    wave = 2 * math.pi / 64 * 2**3
+    assert code[2, 4, 3] == pytest.approx(math.sin(wave * 2), abs=1e-6)
+    assert code[2, 4, 6 + 3] == pytest.approx(math.sin(wave * 4), abs=1e-6)
+    torch.testing.assert_close(place_code((5,)), place_code((1, 5)))
+
+
+def test_any_subset_of_modalities_and_a_positive_temperature() -> None:
+    model = head()
+    given = features([3, 2], columns=3)
+    assert list(model({"text": given})) == ["text"]
+    torch.testing.assert_close(model({"image": given, "text": given})["text"], model({"text": given})["text"])
+    assert model.logit_scale.exp().item() == pytest.approx(1 / 0.07)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"pool": {"image": "mean"}}, "pool must be 'vector' or 'attention'"),
+        ({"heads": 3}, "multiple of the heads"),
+    ],
+)
+def test_rejected_settings(change: dict, message: str) -> None:
+    settings = {"embed_dim": 4, "pool": {"image": "attention"}, "heads": 2, "dropout": 0.0, "temperature": 0.1}
+    with pytest.raises(ValueError, match=message):
+        JointEmbedding({"image": (8, 6)}, **{**settings, **change})
