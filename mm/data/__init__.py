@@ -1,0 +1,108 @@
+"""Data sets as sequences of `Item`, and how they become batches.
+
+items = load(DataConfig(name="flickr8k"), "train")
+pairs = Pairs(items, {"image": image_encoder.prepare, "text": text_encoder.prepare}, seed=0)
+for batch in Batches(pairs, batch_size=128, seed=0)(start_step=0): ...
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mm.config import DataConfig
+from mm.data.audio_captions import audiocaps, clotho
+from mm.data.cache import Cache, DamagedCacheError, cached
+from mm.data.collate import Inputs, collate
+from mm.data.gallery import Entry, Prepared, folder, gallery, prepared, readable, stable_id, text_key, unique
+from mm.data.item import MODALITIES, Item, Items, UnreadableError, data_root, nearest, parts
+from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
+from mm.data.loader import Batches
+from mm.data.pairs import Pairs
+from mm.data.sounds import esc10, esc50
+from mm.data.spoken import spoken_digits
+from mm.data.table import table
+
+__all__ = [
+    "MODALITIES",
+    "READERS",
+    "Batches",
+    "Cache",
+    "DamagedCacheError",
+    "Entry",
+    "Inputs",
+    "Item",
+    "Items",
+    "Pairs",
+    "Prepared",
+    "UnreadableError",
+    "audiocaps",
+    "cached",
+    "clotho",
+    "coco",
+    "collate",
+    "esc10",
+    "esc50",
+    "flickr8k",
+    "flickr8k_spoken",
+    "flickr30k",
+    "folder",
+    "gallery",
+    "load",
+    "prepared",
+    "readable",
+    "spoken_digits",
+    "stable_id",
+    "table",
+    "text_key",
+    "unique",
+]
+
+EVALUATION_SCENES = 1000  # of the embedded world, in val and in test
+
+Reader = Callable[[DataConfig, str, int], Sequence[Item]]
+
+
+def _synthetic(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
+    from mm.data.synthetic import Scenes
+
+    return Scenes(split, cfg.scenes if split == "train" else EVALUATION_SCENES, seed)
+
+
+def _table(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
+    if not cfg.file:
+        raise ValueError("data.name=table needs data.file=FILE.csv or FILE.jsonl, see docs/data.md: got none.")
+    return table(Path(cfg.file), split, cfg.skip_bad)
+
+
+READERS: dict[str, Reader] = {
+    "audiocaps": lambda cfg, split, seed: audiocaps(data_root(cfg), split, cfg.skip_bad),
+    "clotho": lambda cfg, split, seed: clotho(data_root(cfg), split, cfg.skip_bad),
+    "coco": lambda cfg, split, seed: coco(data_root(cfg), split, cfg.skip_bad),
+    "esc10": lambda cfg, split, seed: esc10(data_root(cfg), split, cfg.fold),
+    "esc50": lambda cfg, split, seed: esc50(data_root(cfg), split, cfg.fold),
+    "flickr30k": lambda cfg, split, seed: flickr30k(data_root(cfg), split, cfg.skip_bad),
+    "flickr8k": lambda cfg, split, seed: flickr8k(data_root(cfg), split, cfg.skip_bad),
+    "flickr8k_spoken": lambda cfg, split, seed: flickr8k_spoken(data_root(cfg), split, cfg.skip_bad),
+    "spoken_digits": lambda cfg, split, seed: spoken_digits(data_root(cfg), split, cfg.speaker),
+    "synthetic": _synthetic,
+    "table": _table,
+}
+
+
+def load(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:
+    """One split of the data set that `cfg` names.
+
+    Args:
+        cfg: name, root and the settings of the set.
+        split: "train", "val", "test", or "trainval" for train and val together.
+        seed: of the embedded world; sets on disk are what they are.
+
+    Raises:
+        ValueError: an unknown data set or split.
+        FileNotFoundError: the set is not in its folder.
+    """
+    parts(split)
+    if cfg.name not in READERS:
+        raise ValueError(
+            f"unknown data set {cfg.name!r}. Choose from: {', '.join(READERS)}.{nearest(cfg.name, READERS)}"
+        )
+    return READERS[cfg.name](cfg, split, seed)

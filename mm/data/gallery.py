@@ -1,0 +1,247 @@
+"""Single sources instead of items: what an evaluation, an index or a cache embeds, prepared in threads."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from mm.data.item import MODALITIES, Item, Items, Source, UnreadableError, nearest
+from mm.features import pad
+from mm.vocabulary import tokenize
+
+logger = logging.getLogger(__name__)
+
+Prepare: TypeAlias = Callable[[Any, int], Tensor]
+
+SUFFIXES = {
+    "image": frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")),
+    "audio": frozenset((".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff")),
+}
+READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, SyntaxError)  # PIL and soundfile raise all of these
+
+
+class Entry(NamedTuple):
+    """One source of one modality.
+
+    Attributes:
+        id: unique within the modality: the item's id, with "#k" behind it where an item has several sources.
+        owner: of the item.
+        source: what an encoder prepares.
+        meta: the item's, and "item", and "text" or "path" where the source is a sentence or a file.
+    """
+
+    id: str
+    owner: str
+    source: Source
+    meta: dict[str, Any]
+
+
+class Prepared(NamedTuple):
+    """One batch of prepared entries: values (b, ...) and lengths (b,) or None as `mm.features.pad` gives them."""
+
+    entries: list[Entry]
+    values: Tensor
+    lengths: Tensor | None
+
+
+def gallery(items: Iterable[Item], modality: str) -> list[Entry]:
+    """Every source of one modality, in the order of the items.
+
+    Raises:
+        ValueError: unknown modality, or no item has it.
+    """
+    if modality not in MODALITIES:
+        raise ValueError(
+            f"unknown modality {modality!r}. Choose from: {', '.join(MODALITIES)}.{nearest(modality, MODALITIES)}"
+        )
+    entries = []
+    for item in items:
+        sources: tuple[Source, ...] = getattr(item, modality)
+        for k, source in enumerate(sources):
+            name = item.id if len(sources) == 1 else f"{item.id}#{k}"
+            entries.append(Entry(name, item.owner, source, {**item.meta, "item": item.id, **shown(source)}))
+    if not entries:
+        raise ValueError(f"no item of this data set has {modality}: choose another modality or another data set.")
+    return entries
+
+
+def shown(source: Source) -> dict[str, str]:
+    """What of a source can be shown beside a result."""
+    if isinstance(source, Path):
+        return {"path": str(source)}
+    return {"text": source} if isinstance(source, str) else {}
+
+
+def folder(path: str | Path, modality: str) -> list[Entry]:
+    """Every picture or sound file below a folder, sorted; the id is the path within the folder.
+
+    Raises:
+        ValueError: neither "image" nor "audio".
+        FileNotFoundError: no such folder, or no such file in it.
+    """
+    if modality not in SUFFIXES:
+        raise ValueError(f"a folder holds files of 'image' or 'audio': got {modality!r}.{nearest(modality, SUFFIXES)}")
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} must be a folder: there is none of this name.")
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES[modality] and file.is_file())
+    if not files:
+        raise FileNotFoundError(f"{root} holds no {modality} file: looked for {', '.join(sorted(SUFFIXES[modality]))}.")
+    names = [file.relative_to(root).as_posix() for file in files]
+    return [Entry(name, name, file, {"path": str(file)}) for name, file in zip(names, files, strict=True)]
+
+
+def prepared(
+    entries: Sequence[Entry],
+    prepare: Prepare,
+    batch_size: int = 64,
+    workers: int = 2,
+    view: int = 0,
+    bad: list[str] | None = None,
+) -> Iterator[Prepared]:
+    """Entries in order, prepared by threads while the caller computes on the batch before.
+
+    Threads, not processes: decoding, resizing and reading release Python's lock, and no picture is copied between
+    processes (docs/data.md has the measurement).
+
+    Args:
+        entries: as `gallery` and `folder` list them.
+        prepare: prepare(source, view) -> tensor.
+        batch_size: entries of a batch; the last may be smaller.
+        workers: threads; 0 = prepare in the caller's.
+        view: fixed crop of pictures.
+        bad: None = a damaged file is an error; a list = it is left out and a line about it is appended to the list.
+
+    Raises:
+        UnreadableError: a damaged file, named.
+        ValueError: batch_size below 1 or workers below 0.
+    """
+    if batch_size < 1 or workers < 0:
+        raise ValueError(f"batch_size must be at least 1 and workers at least 0: got {batch_size} and {workers}.")
+    results = read_all(entries, prepare, view, workers, ahead=2 * batch_size)
+    while chunk := list(itertools.islice(results, batch_size)):
+        good = []
+        for entry, result in chunk:
+            if not isinstance(result, UnreadableError):
+                good.append((entry, result))
+            elif bad is None:
+                results.close()
+                raise result
+            else:
+                bad.append(str(result))
+        if good:
+            values, lengths = pad([tensor for _, tensor in good])
+            yield Prepared([entry for entry, _ in good], values, lengths)
+
+
+def read_all(
+    entries: Sequence[Entry], prepare: Prepare, view: int, workers: int, ahead: int
+) -> Generator[tuple[Entry, Tensor | UnreadableError]]:
+    """Each entry with its tensor, or with the error that reading it gave; at most `ahead` wait to be fetched."""
+
+    def attempt(entry: Entry) -> Tensor | UnreadableError:
+        try:
+            return read(prepare, entry.source, view, entry.id)
+        except UnreadableError as error:
+            return error
+
+    if workers == 0:
+        for entry in entries:
+            yield entry, attempt(entry)
+        return
+    waiting: deque[tuple[Entry, Future[Tensor | UnreadableError]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
+    try:
+        for entry in entries:
+            waiting.append((entry, pool.submit(attempt, entry)))
+            if len(waiting) >= ahead:
+                first, result = waiting.popleft()
+                yield first, result.result()
+        for first, result in waiting:
+            yield first, result.result()
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)
+
+
+def read(prepare: Prepare, source: Source, view: int, name: str) -> Tensor:
+    """One prepared source.
+
+    Raises:
+        UnreadableError: it is damaged; the message names it.
+    """
+    try:
+        return prepare(source, view)
+    except READ_ERRORS as error:
+        what = str(source) if isinstance(source, (Path, str)) else f"an array of shape {tuple(source.shape)}"
+        reason = str(error) or type(error).__name__
+        raise UnreadableError(f"{name}: {reason if what in reason else f'{what} cannot be read: {reason}'}") from error
+
+
+def readable(items: Sequence[Item], prepare: Mapping[str, Prepare], workers: int = 2) -> Sequence[Item]:
+    """The items without their damaged pictures and clips: each file is read once, before training starts.
+
+    A damaged file leaves its item; an item that is left with fewer modalities than it takes to train on it (two, or the
+    one that it had) goes with it. Without damage the items come back as they are; else `skipped` of what is returned
+    says a line per file, and the count is logged.
+
+    Args:
+        items: of a training split.
+        prepare: {modality: prepare(source, view) -> tensor}; files of other modalities are not read.
+        workers: reading threads.
+    """
+    bad: dict[str, str] = {}  # key of a damaged source -> the line about it
+    for modality in sorted(set(prepare) & set(SUFFIXES)):
+        files = [entry for entry in unique(items, modality) if isinstance(entry.source, Path)]
+        for entry, result in read_all(files, prepare[modality], 0, workers, ahead=64):
+            if isinstance(result, UnreadableError):
+                bad[source_key(entry.source)] = str(result)
+    if not bad:
+        return items
+    kept = []
+    for item in items:
+        had = [modality for modality in MODALITIES if getattr(item, modality)]
+        for modality in had:
+            good = tuple(source for source in getattr(item, modality) if source_key(source) not in bad)
+            item = item._replace(**{modality: good})  # type: ignore[arg-type]
+        if sum(bool(getattr(item, modality)) for modality in had) >= min(2, len(had)):
+            kept.append(item)
+    logger.warning("left out %d damaged files and with them %d items", len(bad), len(items) - len(kept))
+    return Items(kept, [*getattr(items, "skipped", ()), *bad.values()])
+
+
+def unique(items: Iterable[Item], modality: str) -> list[Entry]:
+    """Every source of a modality once, though items may share it (digits of one kind do): what a cache is made over."""
+    found: dict[str, Entry] = {}
+    for item in items:
+        for source in getattr(item, modality):
+            found.setdefault(source_key(source), Entry(item.id, item.owner, source, {}))
+    return list(found.values())
+
+
+def source_key(source: Source) -> str:
+    """Equal for equal sources: the path, the sentence, or the hash of an array's numbers."""
+    if isinstance(source, Path):
+        return f"file {source}"
+    if isinstance(source, str):
+        return f"text {source}"
+    array = np.ascontiguousarray(source)
+    return f"array {array.dtype} {array.shape} {hashlib.sha256(array.data).hexdigest()}"
+
+
+def stable_id(name: str) -> int:
+    """A number that is the same for equal names in every process and run: 63 bits of their SHA-256."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
+
+
+def text_key(sentence: str) -> int:
+    """A number that is equal for sentences of equal words, whatever their case, spaces and punctuation."""
+    return stable_id(" ".join(tokenize(sentence)) or sentence)

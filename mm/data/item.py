@@ -1,0 +1,127 @@
+"""`Item`: one thing of a data set in every modality it is known in, and how the readers speak of what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from mm.config import DataConfig
+
+logger = logging.getLogger(__name__)
+
+Source: TypeAlias = Path | np.ndarray | Tensor | str
+
+MODALITIES = ("image", "text", "audio")
+SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
+
+
+class Item(NamedTuple):
+    """One thing: its equivalent sources in each modality. Training draws one source of each, evaluation uses all.
+
+    Attributes:
+        id: unique within a split.
+        owner: what makes two items the same thing; items of one owner are never each other's negatives.
+        image: files, or uint8 arrays (H, W, 3).
+        text: sentences.
+        audio: files, or float32 arrays (T,) at the sample rate of the encoder.
+        meta: plain JSON values that go with the item into an index.
+    """
+
+    id: str
+    owner: str
+    image: tuple[Source, ...] = ()
+    text: tuple[str, ...] = ()
+    audio: tuple[Source, ...] = ()
+    meta: dict[str, Any] = {}  # noqa: RUF012 (a default that nobody writes to)
+
+
+class Items(list[Item]):
+    """The items of one split, with what a reader that may skip has left out."""
+
+    def __init__(self, items: Iterable[Item] = (), skipped: Iterable[str] = ()):
+        super().__init__(items)
+        self.skipped = tuple(skipped)  # one line per row or file that was left out
+
+
+class UnreadableError(ValueError):
+    """A damaged, empty or missing image, clip or caption; the message names it."""
+
+
+class Faults:
+    """What is wrong with the rows of a data set: an error at once, or a list of what was left out.
+
+    Args:
+        name: data set and split, for the count at the end.
+        skip: True leaves the row out; allowed on training splits only.
+    """
+
+    def __init__(self, name: str, skip: bool):
+        self.name = name
+        self.skip = skip
+        self.lines: list[str] = []
+
+    def add(self, message: str) -> None:
+        """Note one unreadable row.
+
+        Raises:
+            UnreadableError: rows may not be skipped here.
+        """
+        if not self.skip:
+            raise UnreadableError(f"{message} Repair it, or leave such training rows out with data.skip_bad=true.")
+        self.lines.append(message)
+
+    def items(self, items: Iterable[Item]) -> Items:
+        """The items that are left, after the count of the others has been said."""
+        kept = Items(items, self.lines)
+        if self.lines:
+            logger.warning("%s: left out %d unreadable rows, the first: %s", self.name, len(self.lines), self.lines[0])
+        return kept
+
+
+def may_skip(cfg_skip_bad: bool, split: str) -> bool:
+    """Training splits may leave out what is damaged, val and test never."""
+    return cfg_skip_bad and split in ("train", "trainval")
+
+
+def parts(split: str) -> tuple[str, ...]:
+    """The published parts that a split is made of: "trainval" is train and val together.
+
+    Raises:
+        ValueError: no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}. Choose from: {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
+    return SPLITS[split]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for an unknown name, or nothing when no valid name is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def data_root(cfg: DataConfig) -> Path:
+    """The folder that holds the data sets: `data.root`, else $MM_DATA, else ./data."""
+    return Path(cfg.root or os.environ.get("MM_DATA", "") or "data")
+
+
+def require(folder: Path, *expected: str) -> Path:
+    """The folder of a data set, once it holds the files and sub-folders that its reader needs.
+
+    Raises:
+        FileNotFoundError: one of them is missing; the message names the folder and all that is expected in it.
+    """
+    missing = [name for name in expected if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"the data set in {folder} must hold {', '.join(expected)}: {', '.join(missing)} not found. docs/data.md "
+            "says where it is published; data.root=FOLDER or MM_DATA names the folder that holds the data sets."
+        )
+    return folder

@@ -1,0 +1,98 @@
+"""The training data set: every look-up draws one source of each modality of an item and prepares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from mm.data.cache import Cache
+from mm.data.gallery import Prepare, read, readable, stable_id, text_key
+from mm.data.item import MODALITIES, Item, Source, nearest
+
+
+class Pairs(Dataset):
+    """Items as training examples; `pairs[(epoch, index)]` is a pure function of the seed, the epoch and the index.
+
+    Which picture, crop and clip: drawn by a generator of (seed, epoch, index). Which caption: they take turns, so
+    that n captions are all used once in n epochs. An item that lacks a modality gives an example without it.
+
+    `skip_bad` reads every picture and clip once before training and leaves out what is damaged (`readable`). It costs
+    the decoding of one epoch; in return batches stay what they are for any number of workers and at any resume, and the
+    count is known before the first step. A cache over the same items wants `readable` called first.
+
+    Args:
+        items: the items of a training split.
+        prepare: {modality: prepare(source, view) -> tensor}; other modalities are left out.
+        seed: of all draws, at least 0.
+        views: fixed crops of a picture that are drawn from; a modality with a cache draws from the cache's views.
+        cache: {modality: trunk outputs of all its sources}; these modalities are never decoded.
+        skip_bad: leave out damaged files instead of stopping at the first.
+        workers: reading threads of `skip_bad`.
+
+    Attributes:
+        items: the items that are left.
+        skipped: one line per damaged file or row that was left out.
+        modalities: those that are drawn.
+
+    Raises:
+        ValueError: no item, an unknown modality, `views` below 1, a negative seed.
+        UnreadableError: (at look-up) a damaged file, named.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        prepare: Mapping[str, Prepare],
+        seed: int = 0,
+        views: int = 1,
+        cache: Mapping[str, Cache] | None = None,
+        skip_bad: bool = False,
+        workers: int = 2,
+    ):
+        self.prepare = dict(prepare)
+        self.cache = dict(cache or {})
+        for name in [*self.prepare, *self.cache]:
+            if name not in MODALITIES:
+                raise ValueError(
+                    f"unknown modality {name!r}. Choose from: {', '.join(MODALITIES)}.{nearest(name, MODALITIES)}"
+                )
+        if views < 1 or seed < 0:
+            raise ValueError(f"views must be at least 1 and the seed at least 0: got {views} and {seed}.")
+        if skip_bad:
+            items = readable(items, {m: self.prepare[m] for m in self.prepare if m not in self.cache}, workers)
+        if not len(items):
+            raise ValueError("training needs at least one item: got none.")
+        self.modalities = tuple(m for m in MODALITIES if m in self.prepare or m in self.cache)
+        self.seed = seed
+        self.views = views
+        self.items = items
+        self.skipped: tuple[str, ...] = tuple(getattr(items, "skipped", ()))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """{"owner": int, "text_key": int where a text was drawn, <modality>: Tensor}."""
+        epoch, index = key
+        item = self.items[index]
+        rng = np.random.default_rng((self.seed, epoch, index))
+        example: dict[str, Any] = {"owner": stable_id(item.owner)}
+        for modality in self.modalities:
+            sources: tuple[Source, ...] = getattr(item, modality)
+            if not sources:
+                continue
+            if modality == "text":
+                source = sources[(epoch + index + self.seed) % len(sources)]
+                example["text_key"] = text_key(str(source))
+            else:
+                source = sources[rng.integers(len(sources))]
+            if modality in self.cache:
+                cache = self.cache[modality]
+                example[modality] = cache.row(source, int(rng.integers(cache.views)))
+            else:
+                view = int(rng.integers(self.views)) if modality == "image" else 0
+                example[modality] = read(self.prepare[modality], source, view, item.id)
+        return example

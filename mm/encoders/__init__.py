@@ -1,0 +1,37 @@
+"""Encoders: a picture, a sentence or a sound -> `Features`.
+
+>>> encoder = text_encoder("mean", words=["a", "red", "dog"])
+>>> encoder.encode(["A red dog.", "a dog"]).vector.shape
+torch.Size([2, 300])
+"""
+
+from mm.encoders.adapters import TorchvisionEncoder
+from mm.encoders.audio import AUDIO_ENCODERS, AudioEncoder, audio_encoder
+from mm.encoders.encoder import WEIGHTS_FILE, Encoder, load_weights
+from mm.encoders.folders import DESCRIPTION_FILE, build, describe, find, load
+from mm.encoders.image import IMAGE_ENCODERS, ImageEncoder, image_encoder
+from mm.encoders.text import TEXT_ENCODERS, TextEncoder, text_encoder
+from mm.encoders.transformers_models import TransformersImageEncoder, TransformersTextEncoder
+
+__all__ = [
+    "AUDIO_ENCODERS",
+    "DESCRIPTION_FILE",
+    "IMAGE_ENCODERS",
+    "TEXT_ENCODERS",
+    "WEIGHTS_FILE",
+    "AudioEncoder",
+    "Encoder",
+    "ImageEncoder",
+    "TextEncoder",
+    "TorchvisionEncoder",
+    "TransformersImageEncoder",
+    "TransformersTextEncoder",
+    "audio_encoder",
+    "build",
+    "describe",
+    "find",
+    "image_encoder",
+    "load",
+    "load_weights",
+    "text_encoder",
+]

@@ -1,0 +1,25 @@
+"""Training: the loop, checkpoints, optimiser and log. Knows no task."""
+
+from mm.engine.checkpoint import CheckpointError
+from mm.engine.log import Log, start_logging, write_json, write_metrics
+from mm.engine.loop import NonFiniteLoss, fit
+from mm.engine.report import table
+from mm.engine.rng import seed_everything
+from mm.engine.run import Progress
+from mm.engine.stop import Interrupted
+from mm.engine.stream import Stream
+
+__all__ = [
+    "CheckpointError",
+    "Interrupted",
+    "Log",
+    "NonFiniteLoss",
+    "Progress",
+    "Stream",
+    "fit",
+    "seed_everything",
+    "start_logging",
+    "table",
+    "write_json",
+    "write_metrics",
+]

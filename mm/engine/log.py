@@ -1,0 +1,248 @@
+"""What a run writes for people: metrics.csv, metrics.json, TensorBoard events, pictures, sounds and log lines."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import wave
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mm import __version__
+from mm.config import LoopConfig
+from mm.distributed import is_main
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["step", "epoch", "name", "value"]
+LIBRARIES = ("torch", "torchvision", "torchaudio", "transformers", "numpy", "faiss-cpu")
+
+
+class Log:
+    """The numbers, pictures and sounds of a run.
+
+    Args:
+        out: run folder. Numbers are appended to its metrics.csv, pictures and sounds replace earlier ones in figures/.
+        tensorboard: write events as well, if tensorboard is installed.
+        step: where the run goes on: what metrics.csv says of later steps is dropped, also a half-written last line.
+    """
+
+    def __init__(self, out: str | Path, tensorboard: bool = LoopConfig.tensorboard, step: int = 0):
+        self.out = Path(out)
+        self.path = self.out / "metrics.csv"
+        kept = [row for row in read_csv(self.path) if int(row[0]) <= step] if self.path.exists() and step else []
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *kept])
+        write_text(self.path, text.getvalue())
+        self._file = self.path.open("a", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._events = _event_writer(self.out, step) if tensorboard else None
+
+    def scalars(self, step: int, epoch: float | None = None, **values: float) -> None:
+        """Add numbers of one step.
+
+        Args:
+            step: optimiser steps made.
+            epoch: passes over the data made, if known.
+            values: by name, such as **{"val/rsum": 312.4}.
+        """
+        rows = [(step, "" if epoch is None else round(epoch, 4), name, float(value)) for name, value in values.items()]
+        self._rows.writerows(rows)
+        self._file.flush()
+        for name, value in values.items():
+            if self._events:
+                self._events.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: Tensor) -> None:
+        """Keep a picture as figures/<name>.png.
+
+        Args:
+            step: optimiser steps made.
+            name: a "/" in it becomes "-" in the file's name.
+            image: (3, H, W) uint8.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        from PIL import Image
+
+        if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
+            raise ValueError(f"a picture must be (3, H, W) uint8: got {tuple(image.shape)} {image.dtype}.")
+        file = self._figure(name, ".png")
+        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(file)  # (H, W, 3)
+        if self._events:
+            self._events.add_image(name, image, step)
+
+    def audio(self, step: int, name: str, samples: Tensor, sample_rate: int) -> None:
+        """Keep a sound as figures/<name>.wav, 16 bits; what is louder than full scale is clipped.
+
+        Args:
+            step: optimiser steps made.
+            name: a "/" in it becomes "-" in the file's name.
+            samples: (T,) float in [-1, 1].
+            sample_rate: Hz.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if samples.dim() != 1 or not samples.is_floating_point():
+            raise ValueError(f"a sound must be (T,) floats: got {tuple(samples.shape)} {samples.dtype}.")
+        clipped = samples.detach().float().cpu().clamp(-1, 1)  # (T,)
+        with wave.open(str(self._figure(name, ".wav")), "wb") as file:
+            file.setparams((1, 2, sample_rate, 0, "NONE", ""))
+            file.writeframes((clipped.numpy() * 32767).round().astype("<i2").tobytes())
+        if self._events:
+            self._events.add_audio(name, clipped[None], step, sample_rate=sample_rate)
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def _figure(self, name: str, suffix: str) -> Path:
+        folder = self.out / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder / (name.replace("/", "-") + suffix)
+
+
+class Throughput:
+    """Items a second over the latest steps. Only what is added counts, not the time between, such as an evaluation.
+
+    Args:
+        window: number of steps.
+
+    >>> pace = Throughput(window=2)
+    >>> for items, seconds in [(999, 9.0), (30, 1.0), (30, 2.0)]:
+    ...     pace.add(items, seconds)
+    >>> pace.rate
+    20.0
+    """
+
+    def __init__(self, window: int = 50):
+        self._steps: collections.deque[tuple[int, float]] = collections.deque(maxlen=window)
+
+    def add(self, items: int, seconds: float) -> None:
+        """Count one step."""
+        self._steps.append((items, seconds))
+
+    @property
+    def rate(self) -> float:
+        """Items a second; 0.0 before the first step."""
+        seconds = sum(seconds for _, seconds in self._steps)
+        return sum(items for items, _ in self._steps) / seconds if seconds else 0.0
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Send the messages of mm to stdout, of rank 0 all from `level` on, of the other ranks the warnings only."""
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("mm").setLevel(level if is_main() else logging.WARNING)
+
+
+def read_csv(path: str | Path) -> list[list[str]]:
+    """The rows [step, epoch, name, value] of a metrics.csv; a last line that was cut off is left out."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = csv.reader(line for line in lines if line.endswith("\n"))
+    return [row for row in rows if row != COLUMNS]
+
+
+def write_metrics(
+    out: str | Path,
+    *,
+    task: str,
+    split: str,
+    metrics: Mapping[str, float],
+    controls: Mapping[str, Mapping[str, float]],
+    seed: int,
+    data: Any,
+    seconds: float,
+) -> Path:
+    """Write a final evaluation with its controls into OUT/metrics.json, with the versions of what computed it.
+
+    Args:
+        out: run folder.
+        task: such as "retrieval".
+        split: such as "test".
+        metrics: {name: number}, shares in 0..1.
+        controls: {control: {name: number}}.
+        seed: of the run.
+        data: what was evaluated: a name, or a dict that says more.
+        seconds: of training and evaluation.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    for source, numbers in {"metrics": metrics, **controls}.items():
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metrics must be finite: got {source}/{name} = {value}.")
+    path = Path(out, "metrics.json")
+    document = {"task": task, "split": split, "metrics": dict(metrics), "controls": dict(controls), "seed": seed}
+    write_json(path, {**document, "data": data, "seconds": round(seconds, 1), "versions": versions()})
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of mm, Python and the libraries that numbers depend on, as far as they are installed."""
+    found = {"mm": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            log.debug("%s is not installed.", name)
+    return found
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON so that the file appears whole or not at all. Numpy and torch scalars become plain numbers."""
+    write_text(path, json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file under a temporary name, then put it in its place: readers see the old file or the new one.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"JSON takes numbers, text, lists and dicts: got {type(value).__name__}.")
+
+
+def _event_writer(out: Path, step: int) -> Any:
+    """A TensorBoard writer whose later events replace those after `step`; None where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out), purge_step=step + 1 if step else None)

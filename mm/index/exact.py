@@ -1,0 +1,148 @@
+"""Exact nearest neighbours among unit vectors, by position, with FAISS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+
+BLOCK = 65_536  # vectors copied together when a filter selects some of them
+UNIT_TOLERANCE = 1e-3  # how far a length may be from 1
+MOST_RESULTS = 4_000_000  # candidates held at a time while ties are settled
+
+
+class ExactVectors:
+    """n float32 vectors (D,) in the order of their adding, searched by inner product.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int):
+        self._flat: Any = faiss.IndexFlatIP(dim)
+
+    def __len__(self) -> int:
+        return self._flat.ntotal
+
+    @property
+    def dim(self) -> int:
+        """D of the vectors."""
+        return self._flat.d
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Append vectors (n, D) float32."""
+        self._flat.add(vectors)
+
+    def remove(self, positions: np.ndarray) -> None:
+        """Take vectors out; the later ones move up."""
+        self._flat.remove_ids(faiss.IDSelectorBatch(positions))
+
+    def get(self, positions: np.ndarray) -> np.ndarray:
+        """(len(positions), D) float32."""
+        return self._flat.reconstruct_batch(positions)
+
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The best candidates of each query; among equal scores the lower positions come first and win.
+
+        Args:
+            queries: (Q, D) float32.
+            k: how many, at least 1; fewer come back when there are fewer candidates.
+            allowed: (m,) int64 ascending positions of the candidates; None = all.
+
+        Returns:
+            (Q, k) float32 scores and (Q, k) int64 positions.
+        """
+        candidates = len(self) if allowed is None else len(allowed)
+        k = min(k, candidates)
+        scores, positions = np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
+        pending, wide = np.arange(len(queries) if k else 0), min(k + 1, candidates)
+        while len(pending):
+            tied = []
+            for some in np.array_split(pending, min(len(pending), -(-len(pending) * wide // MOST_RESULTS))):
+                found, at = _sorted(*self._scan(queries[some], wide, allowed), wide)  # (q, wide), (q, wide)
+                scores[some], positions[some] = found[:, :k], at[:, :k]
+                tied.append(some[found[:, k - 1] == found[:, -1]])
+            if wide == candidates:
+                break
+            # The k-th score goes on past what was fetched: FAISS chose among equals, so fetch more of them.
+            pending, wide = np.concatenate(tied), min(8 * wide, candidates)
+        return scores, positions
+
+    def save(self, path: Path) -> None:
+        """Write a FAISS file."""
+        faiss.write_index(self._flat, str(path))
+
+    @classmethod
+    def load(cls, path: Path) -> ExactVectors:
+        """Read a FAISS file.
+
+        Raises:
+            ValueError: it holds another kind of index.
+        """
+        vectors = cls.__new__(cls)
+        vectors._flat = faiss.read_index(str(path))
+        if not isinstance(vectors._flat, faiss.IndexFlatIP):
+            raise ValueError(f"{path} must hold an exact index by inner product: got {type(vectors._flat).__name__}.")
+        return vectors
+
+    def _scan(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and positions (Q, at least k) that hold the k best.
+
+        A selector visits one vector at a time, which is right for one query. For many, copying the selected vectors
+        together lets matrix products work: 28 times faster for 1,000 queries and a tenth of 100,000 vectors.
+        """
+        if allowed is None:
+            return self._flat.search(queries, k)
+        if len(queries) == 1:
+            is_allowed = np.zeros(len(self), bool)
+            is_allowed[allowed] = True
+            selector = faiss.IDSelectorBitmap(np.packbits(is_allowed, bitorder="little"))  # type: ignore[call-arg,arg-type]
+            return self._flat.search(queries, k, params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
+        stored = faiss.rev_swig_ptr(self._flat.get_xb(), len(self) * self.dim).reshape(-1, self.dim)  # (n, D)
+        scores, positions = [], []
+        for start in range(0, len(allowed), BLOCK):
+            block = allowed[start : start + BLOCK]
+            found, at = faiss.knn(queries, stored[block], min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+            scores.append(found)
+            positions.append(block[at])
+        return np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
+
+
+def _sorted(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best (Q, k) of each row: falling scores, rising positions among equal ones."""
+    best = np.lexsort((positions, -scores))[:, :k]  # (Q, k)
+    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(positions, best, axis=1)
+
+
+def unit_vectors(values: Any, dim: int, what: str) -> np.ndarray:
+    """(n, D) float32 rows in one piece of memory.
+
+    Args:
+        values: (n, D) or (D,) array or tensor of floats.
+        dim: D.
+        what: they are, for the messages.
+
+    Raises:
+        ValueError: not floats, not of width D, not finite or not of unit length; the row is named.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().float().numpy()
+    array = np.atleast_2d(np.asarray(values))
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{what} must be floating-point numbers: got {array.dtype}.")
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise ValueError(f"{what} must have the width of the index, {dim}: got shape {np.shape(values)}.")
+    array = np.ascontiguousarray(array, np.float32)  # (n, D)
+    lengths = np.sqrt(np.einsum("nd,nd->n", array, array))  # (n,)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # NaN is not near 1 either
+    if len(wrong):
+        row = int(wrong[0])
+        say = f"has length {lengths[row]:.6g}" if np.isfinite(array[row]).all() else "is not finite"
+        raise ValueError(
+            f"{what} must be finite and of unit length: row {row} {say}, {len(wrong)} of {len(array)} rows in all. "
+            "Divide each vector by its length; a zero or non-finite one means nothing was embedded."
+        )
+    return array

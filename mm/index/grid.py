@@ -1,0 +1,88 @@
+"""Pictures of queries and their neighbours: photographs as they are, sentences as text, sounds as spectrograms."""
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mm.media import read_audio, read_image
+from mm.signal import Stft, log_mel
+
+CELL_INCHES = 1.6
+SAMPLE_RATE = 16_000  # Hz, at which sounds are drawn
+STFT = Stft(SAMPLE_RATE)
+COLOURS = {True: "#2a9d4a", False: "#c0392b", None: "#888888"}  # right, wrong, not known
+
+
+class Shown(NamedTuple):
+    """One cell of the grid.
+
+    Attributes:
+        modality: "image", "text" or "audio".
+        source: file or array of a picture or a sound (at 16 kHz), or the sentence.
+        title: a line above the cell.
+        right: whether it is a right answer: green or red frame; None = not known.
+    """
+
+    modality: str
+    source: Any
+    title: str = ""
+    right: bool | None = None
+
+
+def draw_neighbours(rows: Sequence[tuple[Shown, Sequence[Shown]]], path: str | Path, title: str = "") -> Path:
+    """One row per query: the query on the left, its neighbours from the nearest on.
+
+    Args:
+        rows: (query, neighbours), at least one.
+        path: of the PNG; written beside and renamed.
+        title: above everything.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("a picture of neighbours needs at least one query: got none.")
+    columns = 1 + max(len(hits) for _, hits in rows)
+    figure = Figure(figsize=(CELL_INCHES * columns, CELL_INCHES * 1.25 * len(rows) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for cells, (query, hits) in zip(axes, rows, strict=True):
+        for cell in cells:
+            cell.set_axis_off()
+        draw(cells[0], query._replace(title=query.title or "query"), bold=True)
+        for cell, hit in zip(cells[1:], hits, strict=False):
+            draw(cell, hit)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+        FigureCanvasAgg(figure).print_png(temporary)
+    os.replace(temporary, path)
+    return path
+
+
+def draw(cell: Axes, shown: Shown, bold: bool = False) -> None:
+    """One picture, sentence or sound into one cell."""
+    cell.set_axis_on()
+    cell.set_xticks([])
+    cell.set_yticks([])
+    if shown.modality == "image":
+        cell.imshow(read_image(shown.source))
+    elif shown.modality == "audio":
+        wave = read_audio(shown.source, SAMPLE_RATE, source_rate=SAMPLE_RATE)
+        cell.imshow(log_mel(wave, STFT), origin="lower", aspect="auto", cmap="magma")
+    else:
+        text = textwrap.fill(str(shown.source), 20)
+        cell.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, parse_math=False, transform=cell.transAxes)
+    if shown.title:
+        cell.set_title(textwrap.shorten(shown.title, 28), fontsize=7, fontweight="bold" if bold else "normal", pad=2)
+    for spine in cell.spines.values():
+        spine.set(color="black" if bold else COLOURS[shown.right], linewidth=1.5)

@@ -1,0 +1,226 @@
+"""The ids of an index and the metadata of each: rows in SQLite, in memory, and the filters over them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sqlite3
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Id: TypeAlias = str | int
+Metadata: TypeAlias = dict[str, Any]  # JSON values
+Where: TypeAlias = Mapping[str, Any]
+
+TABLE = "CREATE TABLE items (key INTEGER PRIMARY KEY, id TEXT NOT NULL, metadata TEXT NOT NULL)"
+
+
+class Items:
+    """n items in a fixed order, that of their adding. An item's position shifts when earlier ones go, its key never.
+
+    Attributes:
+        ids: the ids by position.
+        keys: (n,) int64 ascending, the keys by position.
+    """
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        weakref.finalize(self, self._db.close)
+        self._db.execute(TABLE)
+        self.ids: list[Id] = []
+        self.keys = np.zeros(0, np.int64)
+        self._key: dict[Id, int] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, ids: Sequence[Id], metadata: Sequence[Metadata]) -> None:
+        """Append items: all of them, or none if one is wrong.
+
+        Raises:
+            ValueError: an id is there already or twice, or metadata is not JSON; the row is named.
+        """
+        new: dict[Id, int] = {}
+        rows = []
+        for row, (id_, values) in enumerate(zip(ids, metadata, strict=True)):
+            if id_ in new or id_ in self._key:
+                raise ValueError(f"ids must be unique: {id_!r} (row {row}) is there already. Remove it first.")
+            new[id_] = self._next + row
+            rows.append((self._next + row, json.dumps(id_), _as_json(values, row)))
+        with self._db:
+            self._db.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
+        self.ids.extend(new)
+        self.keys = np.concatenate([self.keys, np.fromiter(new.values(), np.int64, len(new))])
+        self._key.update(new)
+        self._next += len(new)
+
+    def remove(self, positions: np.ndarray) -> None:
+        """Take items out; the later ones move up."""
+        gone = self.keys[positions].tolist()
+        with self._db:
+            self._db.execute("DELETE FROM items WHERE key IN (SELECT value FROM json_each(?))", [json.dumps(gone)])
+        for position in positions.tolist():
+            del self._key[self.ids[position]]
+        kept = np.delete(np.arange(len(self)), positions).tolist()
+        self.ids = [self.ids[position] for position in kept]
+        self.keys = self.keys[kept]
+
+    def positions(self, ids: Iterable[Id]) -> np.ndarray:
+        """(len(ids),) int64 positions of ids.
+
+        Raises:
+            LookupError: an id that is not there, with the most similar one that is.
+        """
+        keys = []
+        for id_ in ids:
+            if id_ not in self._key:
+                near = difflib.get_close_matches(str(id_), [i for i in self.ids if isinstance(i, str)], n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise LookupError(f"id {id_!r} must be one of the {len(self)} of the index.{hint}")
+            keys.append(self._key[id_])
+        return np.searchsorted(self.keys, np.array(keys, np.int64))
+
+    def known(self, ids: Iterable[Id]) -> np.ndarray:
+        """Positions of those of the ids that are there."""
+        return self.positions(id_ for id_ in ids if id_ in self._key)
+
+    def metadata(self, keys: Iterable[int]) -> list[Metadata]:
+        """The metadata of items by key.
+
+        Raises:
+            LookupError: an item was removed.
+        """
+        keys = list(keys)
+        query = "SELECT key, metadata FROM items WHERE key IN (SELECT value FROM json_each(?))"
+        found = dict(self._db.execute(query, [json.dumps(keys)]))
+        if missing := [key for key in keys if key not in found]:
+            raise LookupError(f"{len(missing)} of these items were removed since they were found. Search again.")
+        return [json.loads(found[key]) for key in keys]
+
+    def where(self, conditions: Where) -> np.ndarray:
+        """Positions of the items that meet every condition, ascending.
+
+        Args:
+            conditions: {key of the metadata: wanted}. Wanted is a value (None: null or not given), a list or set of
+                values, any of which will do, or a tuple (low, high), both ends included, None = no bound; bounds that
+                are numbers select numbers, bounds that are strings select strings.
+
+        Raises:
+            ValueError: no item has the key, or what is wanted cannot be compared.
+        """
+        clauses, values = ["TRUE"], []
+        for key, wanted in conditions.items():
+            path = f'$."{key}"'
+            exists = "SELECT 1 FROM items WHERE json_type(metadata, ?) NOTNULL LIMIT 1"
+            if not _is_key(key) or not self._db.execute(exists, [path]).fetchall():
+                raise ValueError(self._unknown(key))
+            clause, more = _range(path, wanted) if isinstance(wanted, tuple) else _any_of(path, wanted)
+            clauses.append(clause)
+            values += more
+        query = f"SELECT key FROM items WHERE {' AND '.join(clauses)} ORDER BY key"
+        keys = np.array([key for (key,) in self._db.execute(query, values)], np.int64)
+        return np.searchsorted(self.keys, keys)
+
+    def counts(self, key: str) -> dict[str, int]:
+        """How many items have each value of one key; those without it are left out."""
+        value = "json_extract(metadata, ?)"
+        query = f"SELECT {value}, COUNT(*) FROM items WHERE {value} NOTNULL GROUP BY 1 ORDER BY MIN(key)"
+        return dict(self._db.execute(query, [f'$."{key}"'] * 2))
+
+    def save(self, path: Path) -> None:
+        """Write a database file."""
+        self._db.execute("VACUUM INTO ?", [str(path)])
+
+    @classmethod
+    def load(cls, path: Path) -> Items:
+        """Read a database file; it is not written to.
+
+        Raises:
+            ValueError: an id is there twice.
+        """
+        items = cls()
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+        try:
+            source.backup(items._db)
+        finally:
+            source.close()
+        rows = items._db.execute("SELECT key, id FROM items ORDER BY key").fetchall()
+        items.ids = [json.loads(id_) for _, id_ in rows]
+        items.keys = np.array([key for key, _ in rows], np.int64)
+        items._key = dict(zip(items.ids, items.keys.tolist(), strict=True))
+        if len(items._key) < len(rows):
+            raise ValueError(f"{path} must hold every id once: {len(rows) - len(items._key)} are there again.")
+        items._next = int(items.keys[-1]) + 1 if rows else 0
+        return items
+
+    def _unknown(self, key: str) -> str:
+        """What to say about a key that no item has."""
+        query = "SELECT DISTINCT each.key FROM items, json_each(items.metadata) AS each"
+        keys = sorted(known for (known,) in self._db.execute(query))
+        near = difflib.get_close_matches(str(key), keys, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"where: no item has the key {key!r}. Keys are: {', '.join(keys) or 'none'}.{hint}"
+
+
+def _as_json(values: Metadata, row: int) -> str:
+    """One item's metadata as text."""
+    if not isinstance(values, dict):
+        raise ValueError(f"metadata must be a dict of JSON values: row {row} is {type(values).__name__}.")
+    for key in values:
+        if not _is_key(key):
+            raise ValueError(f"keys of metadata must be printable strings without quotes: row {row} has {key!r}.")
+    try:
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be JSON values: row {row} is not, {error}.") from error
+    return text
+
+
+def _is_key(key: Any) -> bool:
+    """Whether SQLite's JSON paths can name this key."""
+    return isinstance(key, str) and key.isprintable() and '"' not in key and "\\" not in key
+
+
+def _scalar(value: Any) -> str | int | float | bool | None:
+    """A value that can be compared with one in the metadata."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise ValueError(
+            f"where compares with strings, numbers, True, False and None: got {value!r}. "
+            "Give a list or a set for several values, a tuple (low, high) for a range."
+        )
+    return value
+
+
+def _any_of(path: str, wanted: Any) -> tuple[str, list[Any]]:
+    """SQL for: the value is the wanted one, or one of them."""
+    several = isinstance(wanted, Collection) and not isinstance(wanted, (str, bytes, Mapping))
+    values = [_scalar(value) for value in (wanted if several else [wanted])]
+    clause = "json_extract(metadata, ?) IN (SELECT value FROM json_each(?))"
+    parameters = [path, json.dumps([value for value in values if value is not None], allow_nan=False)]
+    if None in values:
+        return f"({clause} OR json_extract(metadata, ?) IS NULL)", [*parameters, path]
+    return clause, parameters
+
+
+def _range(path: str, wanted: tuple) -> tuple[str, list[Any]]:
+    """SQL for: the value lies between two bounds, and is a number if they are, else a string."""
+    bounds = [_scalar(bound) for bound in wanted]
+    given = [bound for bound in bounds if bound is not None]
+    is_text = [isinstance(bound, str) for bound in given]
+    if len(bounds) != 2 or not given or len(set(is_text)) > 1:
+        raise ValueError(f"where: a range is (low, high), two numbers or two strings, one may be None: got {wanted!r}.")
+    kinds = "('text')" if is_text[0] else "('integer', 'real')"
+    clause = f"json_type(metadata, ?) IN {kinds}"
+    parameters: list[Any] = [path]
+    for bound, operator in zip(bounds, (">=", "<="), strict=True):
+        if bound is not None:
+            clause += f" AND json_extract(metadata, ?) {operator} ?"
+            parameters += [path, bound]
+    return clause, parameters

@@ -1,0 +1,1 @@
+"""One file per task: its settings, how it builds model and data, its step, its evaluation."""

@@ -1,0 +1,315 @@
+"""Retrieval: images, text and sounds in one space, by metric learning.
+
+The settings, the model, what it reads and its training step; `mm.tasks.retrieval_scores` evaluates it.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm import data, encoders
+from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
+from mm.config import load as read_config
+from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, prepared, unique
+from mm.data.item import Source
+from mm.data.synthetic import Scenes
+from mm.distributed import rank, world_size
+from mm.features import pad
+from mm.heads import JointEmbedding
+from mm.losses import JointLoss
+from mm.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
+MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
+NOT_THE_ENCODERS = ("rate", "init", "cache", "min_count")  # settings of an encoder that its constructor does not take
+
+Pool = Literal["vector", "attention"]
+
+
+@dataclass
+class PoolConfig:
+    """What of an encoder's features the head reads: its vector, or that and attention over its map."""
+
+    image: Pool = "attention"
+    text: Pool = "vector"
+    audio: Pool = "attention"
+
+
+@dataclass
+class HeadConfig:
+    """Joint embedding head."""
+
+    embed_dim: int = 256
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    heads: int = 8  # of the attention pool
+    dropout: float = 0.0
+    temperature: float = 0.07  # where the learnable temperature starts
+
+
+@dataclass
+class LossConfig:
+    """Metric-learning loss, summed over the pairs of modalities."""
+
+    name: Literal["info_nce", "siglip", "hinge", "hardest", "triplet"] = "info_nce"
+    margin: float = 0.2  # of hinge, hardest and triplet
+    warmup_steps: int = 200  # hardest only: steps of the sum of hinges before
+
+
+@dataclass
+class Retrieval:
+    """Everything `scripts/train_retrieval.py` can be told."""
+
+    seed: int = 0
+    out: str = "runs/retrieval"  # the run folder
+    modalities: list[str] = field(default_factory=lambda: ["image", "text", "audio"])
+    encoder: EncodersConfig = field(default_factory=EncodersConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+class Embedded(NamedTuple):
+    """A batch in the joint space."""
+
+    vectors: dict[str, Tensor]  # {modality: (b, E)} unit vectors of the rows that have it
+    logit_scale: Tensor
+    logit_bias: Tensor | None
+
+
+class JointModel(nn.Module):
+    """Encoders of several modalities and the head that puts them into one space.
+
+    Args:
+        encoders: {modality: encoder}.
+        head: takes the features of each.
+        cached: modalities whose batches hold trunk outputs from a cache, so that only the tail runs.
+    """
+
+    def __init__(self, encoders: Mapping[str, encoders.Encoder], head: JointEmbedding, cached: Iterable[str] = ()):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.head = head
+        self.cached = frozenset(cached)
+
+    def forward(self, batch: Mapping[str, Inputs]) -> Embedded:
+        """Everything in a batch -> unit vectors of one space."""
+        vectors = {}
+        for modality, encoder in self.encoders.items():
+            if modality in batch:
+                values, lengths, _ = batch[modality]
+                features = encoder(values, lengths, from_trunk=modality in self.cached)
+                vectors[modality] = self.head.embed(modality, features)
+        return Embedded(vectors, self.head.logit_scale, self.head.logit_bias)
+
+    @torch.no_grad()
+    def embed(
+        self,
+        modality: str,
+        sources: Sequence[Source],
+        *,
+        views: int = 1,
+        cache: Cache | None = None,
+        batch_size: int = 64,
+        workers: int = 2,
+    ) -> Tensor:
+        """A list of raw items of one modality -> (n, E) float32 unit vectors on the CPU, in eval mode.
+
+        Args:
+            sources: files, arrays, or sentences.
+            views: fixed crops of every picture whose vectors are averaged.
+            cache: trunk outputs of these sources; they are not decoded then.
+            batch_size: items computed at once.
+            workers: threads that read files ahead.
+
+        Raises:
+            ValueError: a modality that this model was not trained on.
+            UnreadableError: a damaged file, named.
+        """
+        encoder, device = self.encoder(modality), self.head.logit_scale.device
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        entries = [Entry(str(i), "", source, {}) for i, source in enumerate(sources)]
+        total = torch.zeros(len(entries), self.head.embed_dim)  # (n, E)
+        try:
+            for view in range(views):
+                parts = []
+                prepare = encoder.prepare if cache is None else (lambda source, view: cache[cache.find(source), view])
+                for batch in prepared(entries, prepare, batch_size, workers, view):
+                    lengths = None if batch.lengths is None else batch.lengths.to(device)
+                    features = encoder(batch.values.to(device), lengths, from_trunk=cache is not None)
+                    parts.append(self.head.embed(modality, features).float().cpu())
+                total += torch.cat(parts)
+        finally:
+            for module, training in modes:
+                module.training = training
+        return functional.normalize(total, dim=-1)  # (n, E)
+
+    def encoder(self, modality: str) -> encoders.Encoder:
+        """The encoder of a modality.
+
+        Raises:
+            ValueError: a modality that this model was not trained on.
+        """
+        if modality not in self.encoders:
+            raise ValueError(f"this model embeds {', '.join(self.encoders)}: got {modality!r}. Train one that has it.")
+        return self.encoders[modality]
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any weight or setting of the encoders or the head."""
+        digest = hashlib.sha256()
+        for modality, encoder in self.encoders.items():
+            digest.update(f"{modality} {encoder.fingerprint()}".encode())
+        for name, value in self.head.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a sentence that the text encoder has never seen."""
+        return self.encoder("text").unknown_words(text)
+
+
+def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
+    """The model of a run; the vocabulary is made of the training sentences alone.
+
+    Raises:
+        ValueError: an unknown modality or encoder, or fewer than two modalities.
+    """
+    unknown = [m for m in cfg.modalities if m not in data.MODALITIES]
+    if unknown or len(set(cfg.modalities)) < 2:
+        raise ValueError(f"modalities must be two or more of {', '.join(data.MODALITIES)}: got {cfg.modalities}.")
+    towers = {modality: build_encoder(modality, cfg.encoder, sentences) for modality in cfg.modalities}
+    return joint_model(towers, cfg)
+
+
+def build_encoder(modality: str, cfg: EncodersConfig, sentences: Iterable[str]) -> encoders.Encoder:
+    """One encoder by its settings; with `init` it starts from that run's weights, and from its vocabulary."""
+    settings = vars(getattr(cfg, modality))
+    options = {key: value for key, value in settings.items() if key not in NOT_THE_ENCODERS}
+    start = encoders.load(settings["init"], modality) if settings["init"] else None
+    if modality == "image":
+        encoder = encoders.image_encoder(**options)
+    elif modality == "audio":
+        encoder = encoders.audio_encoder(**options)
+    else:
+        known = start.config.get("words", []) if start else Vocabulary.build(sentences, cfg.text.min_count).words
+        encoder = encoders.text_encoder(words=known, **options)
+    if start:
+        encoders.load_weights(encoder, start.state_dict(), settings["init"])
+    return encoder
+
+
+def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> JointModel:
+    """Encoders under the head that the settings ask for."""
+    head = JointEmbedding(
+        {modality: (encoder.dim, encoder.vector_dim) for modality, encoder in towers.items()},
+        embed_dim=cfg.head.embed_dim,
+        pool=vars(cfg.head.pool),
+        heads=cfg.head.heads,
+        dropout=cfg.head.dropout,
+        temperature=cfg.head.temperature,
+        bias=SIGLIP_BIAS if cfg.loss.name == "siglip" else None,
+    )
+    return JointModel(towers, head, cached_modalities(cfg))
+
+
+def cached_modalities(cfg: Retrieval) -> list[str]:
+    """The modalities whose frozen part is computed once and kept."""
+    wanted = {"image": cfg.encoder.image.cache, "audio": cfg.encoder.audio.cache}
+    return [modality for modality in cfg.modalities if wanted.get(modality)]
+
+
+def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int) -> dict[str, Cache]:
+    """What the frozen parts say of every source of some items, read from disk or computed now."""
+    found = {}
+    for modality in sorted(model.cached):
+        encoder = model.encoder(modality)
+        entries = unique(items, modality)
+        found[modality] = cached(
+            lambda sources, view, encoder=encoder: trunk_outputs(encoder, sources, view),
+            [entry.source for entry in entries],
+            encoder.fingerprint("trunk"),
+            cfg.data.cache,
+            views=views if modality == "image" else 1,
+        )
+    return found
+
+
+@torch.no_grad()
+def trunk_outputs(encoder: encoders.Encoder, sources: list[Source], view: int) -> tuple[Tensor, Tensor | None]:
+    """What the frozen part of an encoder says of some sources, on the CPU."""
+    values, lengths = pad([encoder.prepare(source, view) for source in sources])
+    values, lengths = encoder.trunk(values.to(encoder.device), None if lengths is None else lengths.to(encoder.device))
+    return values.cpu(), lengths
+
+
+def load(run: str | Path) -> tuple[JointModel, Retrieval]:
+    """The best weights of a run, in eval mode, and its settings.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+    """
+    folder = encoders.find(Path(run))
+    cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml")])
+    towers = encoders.load(folder)
+    model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
+    model.load_state_dict(load_file(folder / encoders.WEIGHTS_FILE))
+    return model.eval(), cfg
+
+
+def description(model: JointModel) -> dict:
+    """What every checkpoint holds beside the weights, so that `mm.encoders.load` can read the encoders alone."""
+    return {encoders.DESCRIPTION_FILE: encoders.describe(model.encoders)}
+
+
+def rates(cfg: Retrieval) -> dict[str, float]:
+    """The learning rates of the encoders, relative to that of the head."""
+    return {f"encoders.{modality}": getattr(cfg.encoder, modality).rate for modality in cfg.modalities}
+
+
+def sentences(items: Sequence[Item]) -> Iterator[str]:
+    """Every sentence of a split, without drawing pictures where they are drawn when asked for."""
+    if isinstance(items, Scenes):
+        yield from (caption.text for i in range(len(items)) for caption in items.captions(i))
+    else:
+        yield from (text for item in items for text in item.text)
+
+
+def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:
+    """The batches of a run: a pure function of the seed and the step."""
+    views = cfg.data.views
+    pairs = Pairs(
+        items,
+        {modality: model.encoder(modality).prepare for modality in cfg.modalities if modality not in model.cached},
+        cfg.seed,
+        views=views,
+        cache=caches(model, items, cfg, views),
+        skip_bad=cfg.data.skip_bad,
+        workers=cfg.data.workers,
+    )
+    return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
+
+
+class Objective:
+    """The training step of a run: the loss of every pair of modalities that a batch has."""
+
+    def __init__(self, loss: LossConfig):
+        self.loss = JointLoss(loss.name, loss.margin, loss.warmup_steps)
+
+    def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
+        """{"image_text_loss": (), ...}, which the loop adds up."""
+        embedded: Embedded = model(batch)
+        rows = {modality: batch[modality].rows for modality in embedded.vectors}
+        scale = embedded.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return self.loss(embedded.vectors, rows, batch["owner"], scale, embedded.logit_bias, step)

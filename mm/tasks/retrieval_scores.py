@@ -1,0 +1,156 @@
+"""How good a joint embedding is: metrics of a split, beside the controls without which they say nothing."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mm.data import Entry, Item, gallery
+from mm.data.synthetic import Scenes, analogies, bag_of_words_scores, perfect_decoder_scores
+from mm.metrics import analogy_recall
+from mm.metrics import retrieval as metrics
+from mm.tasks.retrieval import JointModel, Retrieval, caches
+
+
+def embed_items(
+    model: JointModel, items: Sequence[Item], cfg: Retrieval
+) -> tuple[dict[str, Tensor], dict[str, list[Entry]]]:
+    """Unit vectors (n, E) of every source of a split, and the entries they belong to, by modality."""
+    if cfg.data.complete:
+        items = [item for item in items if all(getattr(item, modality) for modality in cfg.modalities)]
+    stored = caches(model, items, cfg, cfg.data.eval_views)
+    vectors, entries = {}, {}
+    for modality in cfg.modalities:
+        entries[modality] = gallery(items, modality)
+        vectors[modality] = model.embed(
+            modality,
+            [entry.source for entry in entries[modality]],
+            views=cfg.data.eval_views if modality == "image" else 1,
+            cache=stored.get(modality),
+        )
+    return vectors, entries
+
+
+def evaluate(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> dict[str, float]:
+    """The metrics of a split, without controls: what training watches."""
+    vectors, entries = embed_items(model, items, cfg)
+    return metrics.evaluate(vectors, {modality: [e.owner for e in entries[modality]] for modality in entries})
+
+
+def score(
+    model: JointModel,
+    vectors: Mapping[str, Tensor],
+    entries: Mapping[str, Sequence[Entry]],
+    items: Sequence[Item],
+    cfg: Retrieval,
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """The metrics of embedded items, and the controls that must stand beside them.
+
+    Returns:
+        metrics: `image_to_text_R@1` and so on for every ordered pair of modalities, shares in 0..1; of two modalities
+            together (`score_together`); on the embedded world of analogies (`score_analogies`).
+        controls: the same of `chance`, of `shuffled_pairs` and of `constant_embeddings`, which must equal chance; on
+            the embedded world also the ceilings of a perfect decoder and of a perfect bag of words.
+    """
+    owners = {modality: [entry.owner for entry in entries[modality]] for modality in entries}
+    generator = np.random.default_rng(cfg.seed)
+    shuffled = {modality: generator.permutation(owner) for modality, owner in owners.items()}
+    constant = {modality: torch.ones_like(v) / v.shape[1] ** 0.5 for modality, v in vectors.items()}
+    controls = {
+        "chance": metrics.chance(owners),
+        "shuffled_pairs": metrics.evaluate(vectors, shuffled),
+        "constant_embeddings": metrics.evaluate(constant, owners),
+    }
+    results = metrics.evaluate(vectors, owners) | score_together(vectors, owners)
+    if isinstance(items, Scenes):
+        controls |= ceilings(items)
+        if {"image", "text"} <= set(vectors):
+            analogy, alone = score_analogies(model, items, vectors["image"])
+            results, controls = results | analogy, controls | alone
+    return results, controls
+
+
+def ceilings(scenes: Scenes) -> dict[str, dict[str, float]]:
+    """What a perfect decoder of sentences scores on the embedded world, and a perfect decoder of their bags of words.
+
+    Between sentences and sounds the perfect decoder hears what is left of what but sees no heights.
+    """
+    captions_of = [i for i in range(len(scenes)) for _ in scenes.captions(i)]
+    eye = np.eye(len(scenes), dtype=np.float32)
+
+    def both_ways(scores: np.ndarray, other: str) -> dict[str, float]:
+        owners = {"text": captions_of, other: list(range(len(scenes)))}
+        return without_sum(metrics.evaluate({"text": scores, other: eye}, owners))
+
+    seen = both_ways(perfect_decoder_scores(scenes), "image")
+    heard = both_ways(perfect_decoder_scores(scenes, heard_only=True), "audio")
+    return {"perfect_decoder": seen | heard, "perfect_bag_of_words": both_ways(bag_of_words_scores(scenes), "image")}
+
+
+def score_together(vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """What each of two modalities adds when both are given: `image+audio_to_text_R@1`; compare the single ones.
+
+    The two vectors of an item are added and their sum is normalised. A modality with one source per item joins every
+    source of the other; two modalities that both have several are not joined.
+    """
+    found = {}
+    for first, second in itertools.combinations(vectors, 2):
+        many, one = (first, second) if len(set(owners[second])) == len(owners[second]) else (second, first)
+        place = {owner: row for row, owner in enumerate(owners[one])}
+        others = [modality for modality in vectors if modality not in (first, second)]
+        if len(place) < len(owners[one]) or set(place) != set(owners[many]) or not others:
+            continue
+        partners = vectors[one][[place[owner] for owner in owners[many]]]  # (n, E)
+        name, joined = f"{first}+{second}", functional.normalize(vectors[many] + partners, dim=-1)  # (n, E)
+        for other in others:
+            both = {name: owners[many], other: owners[other]}
+            scores = metrics.evaluate({name: joined, other: vectors[other]}, both)
+            found |= {key: value for key, value in without_sum(scores).items() if key.startswith(name)}
+    return found
+
+
+def without_sum(found: dict[str, float]) -> dict[str, float]:
+    """The metrics of single directions."""
+    return {name: value for name, value in found.items() if name != "rsum"}
+
+
+def score_analogies(model: JointModel, scenes: Scenes, images: Tensor) -> tuple[dict[str, float], dict]:
+    """Image - its colour word + another colour word finds the scene that differs in just that.
+
+    Args:
+        model: embeds the colour words.
+        scenes: the n scenes.
+        images: (n, E) their pictures' vectors.
+
+    Returns:
+        metrics: `analogy_R@1`, `analogy_R@10`.
+        controls: the same of `image_alone`, the query picture without any words, which may not itself be an answer.
+    """
+    questions = analogies(scenes)
+    colours = sorted({colour for question in questions for colour in (question.old, question.new)})
+    words = dict(zip(colours, model.embed("text", colours), strict=True))  # {colour: (E,)}
+    origins = torch.tensor([question.query for question in questions])  # (Q,)
+    shifts = torch.stack([words[question.new] - words[question.old] for question in questions])  # (Q, E)
+    targets = [question.targets for question in questions]
+    moved = functional.normalize(images[origins] + shifts, dim=-1)  # (Q, E)
+    return analogy_recall(moved, images, origins, targets), {
+        "image_alone": analogy_recall(images[origins], images, origins, targets)
+    }
+
+
+def examples(
+    vectors: Mapping[str, Tensor], entries: Mapping[str, Sequence[Entry]], seed: int, queries: int = 2, k: int = 6
+) -> list[tuple[Entry, str, list[tuple[Entry, str, float]]]]:
+    """Random queries of every direction and their k nearest: (query, its modality, [(answer, modality, cosine)])."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for first, second in itertools.permutations(vectors, 2):
+        for row in generator.choice(len(entries[first]), min(queries, len(entries[first])), replace=False):
+            cosines = vectors[second] @ vectors[first][row]  # (n,)
+            best = cosines.topk(min(k, len(cosines)))
+            answers = [(entries[second][i], second, c) for i, c in zip(best.indices, best.values.tolist(), strict=True)]
+            rows.append((entries[first][row], first, answers))
+    return rows

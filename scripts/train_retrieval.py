@@ -1,0 +1,74 @@
+"""Train a joint embedding of images, text and sounds; evaluate it beside its controls; index the test set.
+
+    python scripts/train_retrieval.py                                              the embedded world, on a CPU
+    python scripts/train_retrieval.py --config configs/retrieval/flickr8k.yaml     real photographs and captions
+    torchrun --nproc-per-node 2 scripts/train_retrieval.py --config FILE           several processes
+
+OUT (out=runs/retrieval) then holds the checkpoints, metrics.json, an index of the test set and a picture of queries
+with their neighbours. The same command goes on with a run that was interrupted.
+"""
+
+import sys
+from pathlib import Path
+
+from mm import data, distributed
+from mm.config import clean_exit, load
+from mm.engine import Interrupted, Stream, fit, seed_everything, start_logging, table, write_metrics
+from mm.index import index_of
+from mm.index.grid import Shown, draw_neighbours
+from mm.tasks import retrieval, retrieval_scores
+
+DEFAULT = Path(__file__).parents[1] / "configs/retrieval/default.yaml"
+
+
+@clean_exit(FileNotFoundError, data.UnreadableError, Interrupted)
+def main() -> None:
+    """Build, train, evaluate, index, draw."""
+    cfg = load(retrieval.Retrieval, sys.argv[1:], default=DEFAULT)
+    device = distributed.init(cfg.loop.device)
+    start_logging()
+    seed_everything(cfg.seed)
+    train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
+
+    model = retrieval.build_model(cfg, retrieval.sentences(train)).to(device)
+    batches = retrieval.training_batches(model, train, cfg)
+    progress = fit(
+        model,
+        [Stream("retrieval", batches, retrieval.Objective(cfg.loss))],
+        cfg.loop,
+        cfg.optim,
+        cfg.out,
+        seed=cfg.seed,
+        config=cfg,
+        evaluate=lambda model: retrieval_scores.evaluate(model, val, cfg),
+        rates=retrieval.rates(cfg),
+        files=retrieval.description(model),
+    )
+    if not distributed.is_main():
+        return
+
+    vectors, entries = retrieval_scores.embed_items(model, test, cfg)
+    metrics, controls = retrieval_scores.score(model, vectors, entries, test, cfg)
+    print(table(metrics, controls))
+    write_metrics(
+        cfg.out,
+        task="retrieval",
+        split="test",
+        metrics=metrics,
+        controls=controls,
+        seed=cfg.seed,
+        data=cfg.data.name,
+        seconds=progress.seconds,
+    )
+    index = index_of(vectors, entries, model.fingerprint(), run=cfg.out)
+    index.save(Path(cfg.out, "index"))
+    rows = [
+        (Shown(modality, query.source), [Shown(m, e.source, f"{c:.2f}", e.owner == query.owner) for e, m, c in answers])
+        for query, modality, answers in retrieval_scores.examples(vectors, entries, cfg.seed)
+    ]
+    picture = draw_neighbours(rows, Path(cfg.out, "figures", "neighbours.png"))
+    print(f"\n{progress.seconds:.0f} s of training. Index: {cfg.out}/index ({len(index):,} items). Picture: {picture}")
+
+
+if __name__ == "__main__":
+    main()
