@@ -43,7 +43,7 @@ def mask_from_lengths(lengths: Tensor, places: int) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis that gives padding a weight of exactly zero; a row of nothing but padding is all zeros.
+    """Softmax over the last axis that gives padding exactly zero; a row of nothing but padding is all zeros.
 
     Args:
         scores: (..., N).

@@ -11,7 +11,7 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "mm"
 GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed"}
 MAY_IMPORT = {
-    **dict.fromkeys(GROUND, set[str]()),
+    **{name: set[str]() for name in GROUND},
     "media": {"signal"},
     **dict.fromkeys(("encoders", "heads", "losses", "metrics", "data", "engine", "index"), GROUND),
     "explain": GROUND | {"index"},

@@ -28,6 +28,10 @@ MOST_THINGS = 4  # in a scene
 GAP_PX = 2.0  # free space between things at least
 COLUMN_GAP_PX = 6.0  # between the centres' columns at least, so that "from left to right" is never in doubt
 
+_COLOUR_NUMBER = {colour: number for number, colour in enumerate(COLOURS)}
+_COLOUR_NAMES = tuple(COLOURS)
+_SIZE_NAMES = tuple(SIZES)
+
 # The outlines below live in a frame whose y points down and whose unit is half the thing's size.
 _STAR_INNER = 0.46  # radius of a star's inner corners
 _CROSS_ARM = 0.34  # half the width of a cross's arms
@@ -53,11 +57,6 @@ def kind(thing: Thing) -> int:
     return (SHAPES.index(thing.shape) * len(COLOURS) + _COLOUR_NUMBER[thing.colour]) * len(SIZES) + (
         thing.size == "large"
     )
-
-
-_COLOUR_NUMBER = {colour: number for number, colour in enumerate(COLOURS)}
-_COLOUR_NAMES = tuple(COLOURS)
-_SIZE_NAMES = tuple(SIZES)
 
 
 def draw_scene(rng: np.random.Generator, shares: Sequence[float]) -> Scene:

@@ -65,7 +65,7 @@ def save(
     temporary = root / f".writing-{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _delete_unused(root)
+        tidy(run)
         temporary.mkdir()
         for stem, values in tensors.items():
             save_file(_owned(values), temporary / f"{stem}.safetensors", metadata={"format": "pt"})
@@ -80,7 +80,7 @@ def save(
         os.replace(temporary, folder)
         write_text(root / pointer, folder.name + "\n")
         _sync(root)
-        _delete_unused(root)
+        tidy(run)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -105,6 +105,17 @@ def find(run: str | Path, pointer: Pointer) -> Path | None:
             f"{file} must name a checkpoint beside it: {folder} holds no {MANIFEST}. {_remedy(folder)}"
         )
     return folder
+
+
+def tidy(run: str | Path) -> None:
+    """Delete the folders that no pointer names, such as what a killed process left behind."""
+    root = Path(run, "checkpoints")
+    named = {(root / pointer).read_text(encoding="utf-8").strip() for pointer in POINTERS if (root / pointer).exists()}
+    for folder in root.iterdir() if root.is_dir() else ():
+        if OURS.fullmatch(folder.name) and folder.name not in named:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif LEFT_OVER.fullmatch(folder.name):
+            folder.unlink(missing_ok=True)
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -178,15 +189,6 @@ def _new_folder(root: Path, pointer: Pointer, step: int) -> Path:
     name = f"step-{step:08d}" + ("-best" if pointer == "best" else "")
     numbered = (root / (f"{name}.{number}" if number else name) for number in range(1000))
     return next(folder for folder in numbered if not folder.exists())
-
-
-def _delete_unused(root: Path) -> None:
-    named = {(root / pointer).read_text(encoding="utf-8").strip() for pointer in POINTERS if (root / pointer).exists()}
-    for folder in root.iterdir():
-        if OURS.fullmatch(folder.name) and folder.name not in named:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif LEFT_OVER.fullmatch(folder.name):
-            folder.unlink(missing_ok=True)
 
 
 def _remedy(folder: Path) -> str:

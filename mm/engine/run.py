@@ -91,6 +91,8 @@ class Run:
             ConfigError: the folder holds a run with other settings.
             CheckpointError: the checkpoint is damaged.
         """
+        if distributed.is_main():
+            checkpoint.tidy(self.out)
         folder = checkpoint.find(self.out, "last")
         if folder is None:
             if checkpoint.find(self.out, "best"):

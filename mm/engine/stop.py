@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # not a POSIX system: two processes in one run folder go unnoticed
     fcntl = None  # type: ignore[assignment]
+
+AGAIN_S = 1.0  # from this time on a second Ctrl-C is meant
 
 
 class Interrupted(SystemExit):
@@ -33,13 +36,15 @@ class Interrupted(SystemExit):
 
 
 class StopRequest:
-    """Within it, the first SIGINT or SIGTERM is only noted in `signal`; a second one acts as it did before.
+    """Within it, SIGINT and SIGTERM are only noted in `signal`; pressing Ctrl-C again later interrupts at once.
 
+    A launcher such as torchrun may pass one signal on several times: only a SIGINT a second after the first is "again".
     Outside the main thread, where Python allows no handlers, it changes nothing.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -51,16 +56,14 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.signal:
+            self.signal, self._since = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since >= AGAIN_S:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import faiss
 
 # isort: on
 from mm.index.build import Bad, Embedder, Entry, build, index_of
-from mm.index.searcher import Searcher, combine
+from mm.index.searcher import Searcher, combine, parse_where
 from mm.index.store import Hit, Hits, Index
 from mm.index.versions import IndexConflictError, IndexDamagedError
 
@@ -28,4 +28,5 @@ __all__ = [
     "build",
     "combine",
     "index_of",
+    "parse_where",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -162,6 +163,42 @@ def _check_words(embedder: Any, text: str) -> None:
             hint = " Nearest known words: " + "; ".join(f"{word}: {words}" for word, words in near.items()) + "."
         raise ValueError(f"a sentence must have a word that the encoder knows: got {text!r}.{hint}")
     log.warning("words that the encoder does not know have no part in the query: %s", ", ".join(unknown))
+
+
+def parse_where(conditions: Iterable[str]) -> dict[str, Any]:
+    """Conditions as a command line gives them.
+
+    Args:
+        conditions: "key=value", "key=a,b" for any of several, "key=low..high" for a range with an end left open or
+            not. Values are read as JSON where they are such (3, true, null), else as text.
+
+    Raises:
+        ValueError: a condition without "=".
+
+    >>> parse_where(["split=test", "fold=1,2", "seconds=0.5..", "category=dog"])
+    {'split': 'test', 'fold': [1, 2], 'seconds': (0.5, None), 'category': 'dog'}
+    """
+    where: dict[str, Any] = {}
+    for condition in conditions:
+        key, equals, text = condition.partition("=")
+        if not equals or not key:
+            raise ValueError(f"a condition must be key=value: got {condition!r}.")
+        low, dots, high = text.partition("..")
+        if dots:
+            where[key] = (_value(low) if low else None, _value(high) if high else None)
+        elif "," in text:
+            where[key] = [_value(part) for part in text.split(",")]
+        else:
+            where[key] = _value(text)
+    return where
+
+
+def _value(text: str) -> Any:
+    """A JSON scalar, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _vector(values: Any) -> np.ndarray:

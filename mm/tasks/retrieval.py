@@ -5,10 +5,11 @@ The settings, the model, what it reads and its training step; `mm.tasks.retrieva
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -18,14 +19,14 @@ from torch.nn import functional
 from mm import data, encoders
 from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
-from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, prepared, unique
+from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, gallery, prepared, unique
 from mm.data.item import Source
 from mm.data.synthetic import Scenes
 from mm.distributed import rank, world_size
 from mm.features import pad
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
-from mm.vocabulary import Vocabulary
+from mm.vocabulary import Vocabulary, tokenize
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class JointModel(nn.Module):
         encoder, device = self.encoder(modality), self.head.logit_scale.device
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
-        entries = [Entry(str(i), "", source, {}) for i, source in enumerate(sources)]
+        entries = [Entry(f"{modality} {i}", "", source, {}) for i, source in enumerate(sources)]
         total = torch.zeros(len(entries), self.head.embed_dim)  # (n, E)
         try:
             for view in range(views):
@@ -177,7 +178,11 @@ class JointModel(nn.Module):
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a sentence that the text encoder has never seen."""
-        return self.encoder("text").unknown_words(text)
+        return self.encoder("text").vocabulary.unknown(text)
+
+    def nearest_words(self, word: str) -> list[str]:
+        """Words that the text encoder knows and that look like one that it does not."""
+        return self.encoder("text").vocabulary.nearest(word)
 
 
 def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
@@ -254,14 +259,19 @@ def trunk_outputs(encoder: encoders.Encoder, sources: list[Source], view: int) -
     return values.cpu(), lengths
 
 
-def load(run: str | Path) -> tuple[JointModel, Retrieval]:
+def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:
     """The best weights of a run, in eval mode, and its settings.
+
+    Args:
+        run: run folder.
+        settings: `key=value` that differ from the run's own.
 
     Raises:
         FileNotFoundError: there is no such run.
+        ConfigError: an unknown setting.
     """
     folder = encoders.find(Path(run))
-    cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml")])
+    cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml"), *settings])
     towers = encoders.load(folder)
     model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
     model.load_state_dict(load_file(folder / encoders.WEIGHTS_FILE))
@@ -284,6 +294,30 @@ def sentences(items: Sequence[Item]) -> Iterator[str]:
         yield from (caption.text for i in range(len(items)) for caption in items.captions(i))
     else:
         yield from (text for item in items for text in item.text)
+
+
+def word_counts(items: Sequence[Item], min_count: int) -> dict[str, int]:
+    """How often each word occurs in the sentences of a split, the most frequent first; rarer ones are left out."""
+    counts = Counter(word for sentence in sentences(items) for word in tokenize(sentence))
+    return {word: count for word, count in counts.most_common() if count >= min_count}
+
+
+def source_of(metadata: Mapping[str, Any], modality: str, cfg: Retrieval) -> Source:
+    """The picture or sound behind an item of an index, for sources that are not files.
+
+    Args:
+        metadata: of the item; "split" and "item" say where in the run's data set it is.
+        modality: "image" or "audio".
+        cfg: of the run.
+
+    Raises:
+        LookupError: the data set has no such item.
+    """
+    items = data.load(cfg.data, metadata.get("split", "test"), cfg.seed)
+    for entry in gallery(items, modality):
+        if entry.meta["item"] == metadata["item"]:
+            return entry.source
+    raise LookupError(f"{cfg.data.name} has no item {metadata['item']!r}. Is the index of another version of it?")
 
 
 def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:

@@ -1,0 +1,163 @@
+"""metrics.csv, metrics.json, TensorBoard events, pictures, sounds, throughput."""
+
+import json
+import resource
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mm import __version__
+from mm.engine.log import Log, Throughput, read_csv, versions, write_json, write_metrics, write_text
+
+
+def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    log.scalars(20, 0.123456, **{"train/loss": 0.1 + 0.2, "train/lr": 1e-7})
+    log.scalars(40, **{"val/rsum": float("nan")})
+    log.close()
+    assert (tmp_path / "metrics.csv").read_text() == (
+        "step,epoch,name,value\n20,0.1235,train/loss,0.30000000000000004\n20,0.1235,train/lr,1e-07\n40,,val/rsum,nan\n"
+    )
+
+
+def test_rows_are_on_disk_at_once(tmp_path: Path) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    log.scalars(1, a=2.0)
+    assert read_csv(tmp_path / "metrics.csv") == [["1", "", "a", "2.0"]]
+    log.close()
+
+
+def test_going_on_drops_later_rows_and_a_line_cut_off(tmp_path: Path) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    for step in (10, 20, 130):
+        log.scalars(step, a=step)
+    log.close()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2")  # of a row of step 200: it must not be taken for one of step 2
+    log = Log(tmp_path, tensorboard=False, step=20)
+    log.scalars(30, a=3)
+    log.close()
+    assert [row[0] for row in read_csv(tmp_path / "metrics.csv")] == ["10", "20", "30"]
+
+
+def test_a_run_from_the_start_has_no_old_rows(tmp_path: Path) -> None:
+    for _ in range(2):
+        log = Log(tmp_path, tensorboard=False)
+        log.scalars(1, a=1)
+        log.close()
+    assert len(read_csv(tmp_path / "metrics.csv")) == 1
+
+
+def test_pictures_and_sounds_are_files(tmp_path: Path) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    picture = torch.arange(3 * 4 * 5, dtype=torch.uint8).reshape(3, 4, 5)
+    log.image(1, "val/neighbours", picture)
+    log.audio(1, "val/voice", torch.tensor([0.0, 0.5, -1.0, 2.0]), 8000)
+    log.close()
+    read = np.asarray(Image.open(tmp_path / "figures" / "val-neighbours.png"))
+    assert np.array_equal(read, picture.permute(1, 2, 0).numpy())
+    with wave.open(str(tmp_path / "figures" / "val-voice.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
+        assert np.frombuffer(file.readframes(4), "<i2").tolist() == [0, 16384, -32767, 32767]
+
+
+@pytest.mark.parametrize("picture", [torch.zeros(4, 5, dtype=torch.uint8), torch.zeros(3, 4, 5)])
+def test_other_pictures_are_rejected(tmp_path: Path, picture: torch.Tensor) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    with pytest.raises(ValueError, match=r"a picture must be \(3, H, W\) uint8: got"):
+        log.image(1, "x", picture)
+    log.close()
+
+
+@pytest.mark.parametrize("sound", [torch.zeros(1, 5), torch.zeros(5, dtype=torch.int16)])
+def test_other_sounds_are_rejected(tmp_path: Path, sound: torch.Tensor) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    with pytest.raises(ValueError, match=r"a sound must be \(T,\) floats: got"):
+        log.audio(1, "x", sound, 8000)
+    log.close()
+
+
+def test_events_are_written_where_tensorboard_is_installed(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = Log(tmp_path)
+    for step in (1, 2, 3):
+        log.scalars(step, **{"train/loss": step / 2})
+    log.image(3, "picture", torch.zeros(3, 4, 5, dtype=torch.uint8))
+    log.audio(3, "sound", torch.zeros(8), 8000)
+    log.close()
+    tags = events.EventAccumulator(str(tmp_path)).Reload().Tags()
+    assert (tags["images"], tags["audio"], tags["scalars"]) == (["picture"], ["sound"], ["train/loss"])
+    log = Log(tmp_path, step=2)  # went on from step 2: what step 3 said is replaced
+    log.scalars(3, **{"train/loss": 9.0})
+    log.close()
+    found = events.EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("train/loss")] == [(1, 0.5), (2, 1.0), (3, 9.0)]
+
+
+def test_throughput_is_of_the_window_and_of_what_was_added() -> None:
+    pace = Throughput(window=3)
+    assert pace.rate == 0.0
+    pace.add(100, 50.0)  # a slow first step, soon out of the window
+    for items, seconds in ((10, 0.5), (20, 0.25), (30, 0.25)):
+        pace.add(items, seconds)
+    assert pace.rate == 60.0
+
+
+def test_metrics_json_has_what_the_design_names(tmp_path: Path) -> None:
+    metrics = {"image_to_text_R@1": np.float32(0.5), "rsum": torch.tensor(312.5)}
+    path = write_metrics(
+        tmp_path,
+        task="retrieval",
+        split="test",
+        metrics=metrics,
+        controls={"chance": {"rsum": 1.5}},
+        seed=3,
+        data="flickr8k",
+        seconds=61.26,
+    )
+    found = json.loads(path.read_text())
+    assert path == tmp_path / "metrics.json"
+    assert list(found) == ["task", "split", "metrics", "controls", "seed", "data", "seconds", "versions"]
+    assert found["metrics"] == {"image_to_text_R@1": 0.5, "rsum": 312.5}
+    assert found["controls"] == {"chance": {"rsum": 1.5}}
+    assert (found["seconds"], found["seed"]) == (61.3, 3)
+    assert found["versions"] == versions()
+    assert found["versions"]["mm"] == __version__
+    assert found["versions"]["numpy"] == np.__version__
+
+
+def test_a_metric_that_is_no_number_is_named(tmp_path: Path) -> None:
+    options = {"task": "t", "split": "test", "seed": 0, "data": "d", "seconds": 1.0}
+    with pytest.raises(ValueError, match="metrics must be finite: got chance/rsum = nan"):
+        write_metrics(tmp_path, metrics={"rsum": 1.0}, controls={"chance": {"rsum": float("nan")}}, **options)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_json_takes_arrays_and_paths_and_rejects_the_rest(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "x.json", {"p": tmp_path, "n": np.int64(3), "t": torch.ones(2), "u": "é"})
+    assert json.loads((tmp_path / "a" / "x.json").read_text()) == {
+        "p": str(tmp_path),
+        "n": 3,
+        "t": [1.0, 1.0],
+        "u": "é",
+    }
+    with pytest.raises(TypeError, match="JSON takes numbers, text, lists and dicts: got set"):
+        write_json(tmp_path / "a" / "x.json", {"s": {1}})
+    assert "é" in (tmp_path / "a" / "x.json").read_text()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "x.txt", "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_text(tmp_path / "x.txt", "new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "x.txt").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
