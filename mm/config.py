@@ -49,7 +49,7 @@ class TextConfig:
     hidden: int = 512  # width of the map: 2 x hidden / 2 when both directions run
     layers: int = 1
     bidirectional: bool = True
-    pool: Literal["last", "mean", "max"] = "max"
+    pool: Literal["last", "mean", "max", "class"] = "max"  # "class": the first token, of transformers only
     word_vectors: str = ""  # GloVe or word2vec text file; its vectors must have word_dim numbers
     min_count: int = 1  # rarer training words become <unk>
     max_tokens: int = 64  # longer sentences are cut

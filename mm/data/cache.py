@@ -57,7 +57,9 @@ class Cache:
         self._manifest = _manifest(self.folder)
         self.views: int = self._manifest["views"]
         self._index = np.fromfile(self.folder / "index.bin", dtype=ROW)  # (views * n,)
-        self._rows = np.memmap(self.folder / "rows.bin", dtype=self._manifest["dtype"], mode="r")
+        dtype = np.dtype(self._manifest["dtype"])
+        rows = self.folder / "rows.bin"
+        self._rows = np.memmap(rows, dtype, "r") if self._manifest["bytes"] else np.empty(0, dtype)
 
     def __len__(self) -> int:
         return len(self._index) // self.views

@@ -75,6 +75,8 @@ class Writer:
             raise ValueError(f"all rows must end in one shape: got {tail} after {self.layout['tail']}.")
         numbers = values.detach().cpu().to(getattr(torch, self.dtype.name)).numpy()  # (b, n, ...)
         sizes = [numbers.shape[1]] * len(batch) if lengths is None else lengths.tolist()
+        if len(sizes) != len(batch) or min(sizes) < 0 or max(sizes) > numbers.shape[1]:
+            raise ValueError(f"lengths must be one per source, in 0..{numbers.shape[1]}: got {sizes}.")
         kept = [np.ascontiguousarray(row[:size]) for row, size in zip(numbers, sizes, strict=True)]
         for row, source in zip(kept, batch, strict=True):
             if not np.isfinite(row).all():
@@ -123,6 +125,8 @@ class Writer:
                 done, ends = _intact(rows, index, math.prod(left["tail"]) * self.dtype.itemsize)
         except (FileNotFoundError, ValueError, KeyError):
             done = 0
+        if done == 0:
+            self.layout.pop("tail", None)
         view, start = divmod(min(done, self.total), self.count)
         done = view * self.count + start // self.batch_size * self.batch_size  # batches are what they would have been
         for path, size in ((rows, ends[done]), (index, done * ROW.itemsize)):

@@ -18,6 +18,19 @@ _TOO_MANY = (
 )
 
 
+def draw_pair(rng: np.random.Generator, what: str, shares: Sequence[float]) -> tuple[Scene, Scene]:
+    """Two scenes: "twins" are mirror images, "variants" differ in the colour of one thing, "single" in everything."""
+    if what == "single":
+        return draw_scene(rng, shares), draw_scene(rng, shares)
+    if what == "twins":
+        scene = draw_scene(rng, (0.0, *shares[1:]))
+        return scene, mirrored(scene)
+    scene = draw_scene(rng, shares)
+    number = int(rng.integers(len(scene)))
+    others = [colour for colour in COLOURS if colour != scene[number].colour]
+    return scene, recoloured(scene, number, others[int(rng.integers(len(others)))])
+
+
 class Told(NamedTuple):
     """A scene and what is said of it."""
 
@@ -87,19 +100,10 @@ def _voices(scene: Scene) -> tuple[int, ...]:
 
 def _draw(group: _Group, entropy: Sequence[int], shares: Sequence[float], sounds: set[tuple[int, ...]]) -> None:
     """Give a group scenes whose voices in a row are new, and add these to `sounds`."""
-    if group.what == "twins":
-        shares = (0.0, *shares[1:])
     for _ in range(_DRAWS):
         group.attempt += 1
         rng = np.random.default_rng((*entropy, group.first, group.attempt, 0))
-        scene = draw_scene(rng, shares)
-        group.scenes = (scene,)
-        if group.what == "twins":
-            group.scenes = (scene, mirrored(scene))
-        elif group.what == "variants":
-            number = int(rng.integers(len(scene)))
-            others = [colour for colour in COLOURS if colour != scene[number].colour]
-            group.scenes = (scene, recoloured(scene, number, others[int(rng.integers(len(others)))]))
+        group.scenes = draw_pair(rng, group.what, shares)[: 1 if group.what == "single" else 2]
         new = {_voices(scene) for scene in group.scenes}
         if len(new) == len(group.scenes) and not new & sounds:
             sounds |= new

@@ -110,8 +110,8 @@ def prepared(
 ) -> Iterator[Prepared]:
     """Entries in order, prepared by threads while the caller computes on the batch before.
 
-    Threads, not processes: reading, decoding and resizing release Python's lock, and no picture has to be copied from one
-    process to another.
+    Threads, not processes: reading, decoding and resizing release Python's lock, and no picture has to be copied from
+    one process to another.
 
     Args:
         entries: as `gallery` and `folder` list them.

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mm.data.distinct import Told, tell_apart
+from mm.data.distinct import Told, draw_pair, tell_apart
 from mm.data.item import Item, nearest
-from mm.data.scenes import MOST_THINGS, Scene, draw_scene, picture, recoloured
+from mm.data.scenes import MOST_THINGS, Scene, picture, recoloured
 from mm.data.sentences import CAPTIONS, Caption, Register, captions
 from mm.data.voices import sound
 
@@ -25,22 +25,28 @@ SPLITS = {"train": 0, "val": 1, "test": 2}  # each its own range of seeds: (seed
 class World:
     """How difficult the world is.
 
+    Val and test scenes are told apart: each caption, and each row of voices, is that of one scene alone. Scenes of
+    the train split come in neighbours: 2 k and 2 k + 1 are twins or variants of one another in the shares below, so
+    that a batch that keeps neighbours together teaches order, which a random batch hardly needs.
+
     Raises:
         ValueError: a share outside 0..1, a negative strength, or an unknown choice.
     """
 
-    objects: tuple[float, ...] = (0.1, 0.35, 0.4, 0.15)  # shares of the scenes with 1, 2, 3 and 4 things
-    texture: float = 0.5  # strength of the background's pattern
-    pixel_noise: float = 8.0  # standard deviation in grey levels of 255
+    objects: tuple[float, ...] = (0.05, 0.35, 0.4, 0.2)  # shares of the scenes with 1, 2, 3 and 4 things
+    texture: float = 0.6  # strength of the background's pattern
+    pixel_noise: float = 10.0  # standard deviation in grey levels of 255
     light: float = 0.2  # exposure varies by this share either way
     tilt_deg: float = 12.0  # things are turned by up to this angle either way
-    omission: float = 0.2  # chance that a noun phrase leaves out a size; as often a colour or a shape
+    omission: float = 0.25  # chance that a noun phrase leaves out a size; as often a colour or a shape
     sounding: Literal["all", "one", "several", "none"] = "all"  # which things are heard; "several": two or more
     order: Literal["sequence", "together"] = "sequence"  # one after another from left to right, or all at once
-    snr_db: float = 18.0  # level of a voice over the noise, 3 dB more or less
-    twins: float = 0.5  # share of val and test scenes that come in pairs of mirror images with captions of equal words
-    variants: float = 0.2  # share of val and test scenes that are another one with a single thing recoloured
-    identified: bool = True  # each caption and each sound of val and test scenes is true of one scene alone
+    snr_db: float = 14.0  # level of a voice over the noise, 3 dB more or less
+    twins: float = (
+        0.5  # share of scenes that are mirror images of one another; in val and test with captions of equal words
+    )
+    variants: float = 0.2  # share of scenes that are another one with a single thing recoloured
+    identified: bool = True  # tell val and test scenes apart; False draws them like train scenes
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.objects) <= MOST_THINGS or min(self.objects) < 0 or sum(self.objects) <= 0:
@@ -56,7 +62,7 @@ class World:
                 f"twins + 2 x variants must not exceed 1, for a variant needs a scene to be a variant of: got "
                 f"{self.twins} and {self.variants}."
             )
-        if self.identified and self.twins > 0 and sum(self.objects[1:]) <= 0:
+        if self.twins > 0 and sum(self.objects[1:]) <= 0:
             raise ValueError("twins need scenes of two or more things: set twins=0, or give objects such shares.")
         for name, choices in (("sounding", ("all", "one", "several", "none")), ("order", ("sequence", "together"))):
             value = getattr(self, name)
@@ -136,7 +142,12 @@ class Scenes(Sequence[Item]):
         """What scene `index` holds, from left to right."""
         if self._chosen is not None:
             return self._chosen[self._checked(index)].scene
-        return draw_scene(self._rng(index, 0), self.world.objects)
+        rng, world = self._rng(index // 2 * 2, 0), self.world
+        chance = rng.random()
+        what = (
+            "twins" if chance < world.twins else "variants" if chance < world.twins + 2 * world.variants else "single"
+        )
+        return draw_pair(rng, what, world.objects)[index % 2]
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """The five sentences of scene `index` and what they mean."""

@@ -3,13 +3,14 @@
 The settings, the model, what it reads and its training step; `mm.tasks.retrieval_scores` evaluates it.
 """
 
+import functools
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file
@@ -19,7 +20,7 @@ from torch.nn import functional
 from mm import data, encoders
 from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
-from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, gallery, prepared, unique
+from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, gallery, prepared, readable, unique
 from mm.data.item import Source
 from mm.data.synthetic import Scenes
 from mm.distributed import rank, world_size
@@ -146,7 +147,7 @@ class JointModel(nn.Module):
         try:
             for view in range(views):
                 parts = []
-                prepare = encoder.prepare if cache is None else (lambda source, view: cache[cache.find(source), view])
+                prepare = encoder.prepare if cache is None else cache.row
                 for batch in prepared(entries, prepare, batch_size, workers, view):
                     lengths = None if batch.lengths is None else batch.lengths.to(device)
                     features = encoder(batch.values.to(device), lengths, from_trunk=cache is not None)
@@ -165,24 +166,25 @@ class JointModel(nn.Module):
         """
         if modality not in self.encoders:
             raise ValueError(f"this model embeds {', '.join(self.encoders)}: got {modality!r}. Train one that has it.")
-        return self.encoders[modality]
+        return cast(encoders.Encoder, self.encoders[modality])
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any weight or setting of the encoders or the head."""
         digest = hashlib.sha256()
-        for modality, encoder in self.encoders.items():
-            digest.update(f"{modality} {encoder.fingerprint()}".encode())
+        for modality in self.encoders:
+            digest.update(f"{modality} {self.encoder(modality).fingerprint()}".encode())
         for name, value in self.head.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a sentence that the text encoder has never seen."""
-        return self.encoder("text").vocabulary.unknown(text)
+        return cast(Any, self.encoder("text")).unknown_words(text)
 
     def nearest_words(self, word: str) -> list[str]:
         """Words that the text encoder knows and that look like one that it does not."""
-        return self.encoder("text").vocabulary.nearest(word)
+        vocabulary = getattr(self.encoder("text"), "vocabulary", None)  # a transformers tokenizer has word pieces
+        return vocabulary.nearest(word) if vocabulary else []
 
 
 def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
@@ -242,7 +244,7 @@ def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int)
         encoder = model.encoder(modality)
         entries = unique(items, modality)
         found[modality] = cached(
-            lambda sources, view, encoder=encoder: trunk_outputs(encoder, sources, view),
+            functools.partial(trunk_outputs, encoder),
             [entry.source for entry in entries],
             encoder.fingerprint("trunk"),
             cfg.data.cache,
@@ -280,7 +282,9 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
 
 def description(model: JointModel) -> dict:
     """What every checkpoint holds beside the weights, so that `mm.encoders.load` can read the encoders alone."""
-    return {encoders.DESCRIPTION_FILE: encoders.describe(model.encoders)}
+    return {
+        encoders.DESCRIPTION_FILE: encoders.describe({modality: model.encoder(modality) for modality in model.encoders})
+    }
 
 
 def rates(cfg: Retrieval) -> dict[str, float]:
@@ -322,15 +326,15 @@ def source_of(metadata: Mapping[str, Any], modality: str, cfg: Retrieval) -> Sou
 
 def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:
     """The batches of a run: a pure function of the seed and the step."""
-    views = cfg.data.views
+    prepare = {modality: model.encoder(modality).prepare for modality in cfg.modalities}
+    if cfg.data.skip_bad:
+        items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file
     pairs = Pairs(
         items,
-        {modality: model.encoder(modality).prepare for modality in cfg.modalities if modality not in model.cached},
+        {modality: function for modality, function in prepare.items() if modality not in model.cached},
         cfg.seed,
-        views=views,
-        cache=caches(model, items, cfg, views),
-        skip_bad=cfg.data.skip_bad,
-        workers=cfg.data.workers,
+        views=cfg.data.views,
+        cache=caches(model, items, cfg, cfg.data.views),
     )
     return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
 

@@ -96,7 +96,7 @@ def score_together(vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[
     The two vectors of an item are added and their sum is normalised. A modality with one source per item joins every
     source of the other; two modalities that both have several are not joined.
     """
-    found = {}
+    found: dict[str, float] = {}
     for first, second in itertools.combinations(vectors, 2):
         many, one = (first, second) if len(set(owners[second])) == len(owners[second]) else (second, first)
         place = {owner: row for row, owner in enumerate(owners[one])}

@@ -72,6 +72,13 @@ def test_half_precision_rounds_and_single_does_not(tmp_path):
     assert cached_as["float32"][0, 0].item() == value and cached_as["float16"][0, 0].item() == 1.0
 
 
+def test_rows_of_no_length(tmp_path):
+    cache = cached(
+        lambda s, v: (torch.ones(len(s), 5, 4), torch.zeros(len(s), dtype=torch.int64)), ["a", "b"], "f", tmp_path
+    )
+    assert cache[1, 0].shape == (0, 4)
+
+
 def test_it_is_computed_once(tmp_path):
     first, again = Counting(grid), Counting(grid)
     told = []
@@ -292,6 +299,8 @@ def test_an_error_in_compute_is_passed_on_as_it_is(tmp_path):
     [
         (torch.ones(2, 3), None, r"one row of at least one axis per source: got \(2, 3\) for 3 sources"),
         (torch.ones(3), None, r"got \(3,\) for 3 sources"),
+        (torch.ones(3, 2, 5), torch.tensor([2, 3, 1]), r"one per source, in 0\.\.2: got \[2, 3, 1\]"),
+        (torch.ones(3, 2, 5), torch.tensor([2, 1]), r"one per source, in 0\.\.2: got \[2, 1\]"),
         (torch.full((3, 2), float("nan")), None, "not finite in float16 for text a"),
         (torch.tensor([[1.0], [7e4], [1.0]]), None, "not finite in float16 for text bb.*need dtype='float32'"),
     ],

@@ -45,7 +45,7 @@ def settings(**changes) -> LoopConfig:
 
 def network(dropout: float = 0.0) -> nn.Sequential:
     seed_everything(1)
-    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
+    return nn.Sequential(nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
 
 
 def batches(start: int) -> Iterator[Tensor]:
