@@ -14,11 +14,11 @@ from mm import data
 from mm.config import clean_exit
 from mm.data import Entry
 from mm.engine import start_logging
-from mm.index import build
+from mm.index import IndexConflictError, IndexDamagedError, build
 from mm.tasks import retrieval
 
 
-@clean_exit(FileNotFoundError, ValueError)
+@clean_exit(OSError, ValueError, IndexConflictError, IndexDamagedError)
 def main() -> None:
     """Load, embed, save."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--min-count", type=int, default=5, help="of the words, how often they must have been trained")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files and say how many")
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     start_logging()
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     modalities = arguments.modality or (["image"] if arguments.folder else cfg.modalities)

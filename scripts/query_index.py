@@ -6,19 +6,23 @@ python scripts/query_index.py INDEX --audio F --where split=test --where categor
 """
 
 import argparse
+import functools
 import json
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from mm.config import clean_exit
+from mm.config import ConfigError, clean_exit
+from mm.data.item import Source, nearest
 from mm.engine import start_logging
-from mm.index import Hit, Index, Searcher, parse_where
+from mm.index import Hit, Index, IndexDamagedError, Searcher, parse_where
 from mm.index.grid import Shown, draw_neighbours
 from mm.tasks import retrieval
 
 
-@clean_exit(FileNotFoundError, ValueError)
+@clean_exit(OSError, ValueError, EOFError, IndexDamagedError)
 def main() -> None:
     """Load, ask, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -38,30 +42,25 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--grid", help="draw the query and the answers into this PNG")
     arguments = parser.parse_args()
-    start_logging()
+    start_logging(stream=sys.stderr if arguments.json else sys.stdout)
 
-    index = Index.load(arguments.index)
-    model, cfg = retrieval.load(arguments.run or index.run) if not arguments.vector else (None, None)
-    kind = next(name for name in ("image", "text", "audio", "vector") if getattr(arguments, name))
+    index, modality = Index.load(arguments.index), arguments.modality
+    if modality is not None and modality not in index.modalities:
+        hint = nearest(modality, index.modalities)
+        raise ConfigError(f"--modality must be one of {', '.join(index.modalities)}: got {modality!r}.{hint}")
+    kind = next(name for name in ("image", "text", "audio", "vector") if getattr(arguments, name) is not None)
     given = getattr(arguments, kind)
-    source = given if kind == "text" else np.load(given, allow_pickle=False) if kind == "vector" else Path(given)
     terms = {
-        sign: [("text", t) for t in getattr(arguments, f"{sign}_text")]
-        + [("image", Path(f)) for f in getattr(arguments, f"{sign}_image")]
+        sign: [("text", sentence) for sentence in getattr(arguments, f"{sign}_text")]
+        + [("image", Path(file)) for file in getattr(arguments, f"{sign}_image")]
         for sign in ("plus", "minus")
     }
+    model, cfg = None, None
+    if kind != "vector" or any(terms.values()) or arguments.run:
+        model, cfg = retrieval.load(arguments.run or index.run)
+    source = given if kind == "text" else np.load(given, allow_pickle=False) if kind == "vector" else Path(given)
     hits = Searcher(index, model).query(
-        **{
-            kind: np.load(source, allow_pickle=False)
-            if kind == "vector"
-            else Path(source)
-            if kind != "text"
-            else source
-        },
-        **terms,
-        k=arguments.k,
-        where=parse_where(arguments.where),
-        modality=arguments.modality,
+        **{kind: source}, **terms, k=arguments.k, where=parse_where(arguments.where), modality=modality
     )
     if arguments.json:
         print(json.dumps([hit._asdict() for hit in hits], indent=1))
@@ -70,22 +69,24 @@ def main() -> None:
             shown = hit.metadata.get("text") or hit.metadata.get("path") or ""
             print(f"{place:>3}  {hit.score:6.3f}  {hit.metadata.get('modality', ''):<6} {hit.id}  {shown}")
     if arguments.grid:
-        words = "".join(f" {sign} {s}" for sign in terms for _, s in terms[sign])
-        row = [shown_hit(hit, cfg) for hit in hits]
+        words = "".join(f" {sign} {term}" for sign in terms for _, term in terms[sign])
+        split_sources = functools.cache(functools.partial(retrieval.sources, cfg)) if cfg else None
+        row = [shown_hit(hit, split_sources) for hit in hits]
         query_cell = Shown("text" if kind == "vector" else kind, given, f"query{words}")
-        print(f"Picture: {draw_neighbours([(query_cell, row)], arguments.grid)}")
+        picture = draw_neighbours([(query_cell, row)], arguments.grid)
+        print(f"Picture: {picture}", file=sys.stderr if arguments.json else sys.stdout)
 
 
-def shown_hit(hit: Hit, cfg: retrieval.Retrieval | None) -> Shown:
+def shown_hit(hit: Hit, split_sources: Callable[[str, str], Mapping[str, Source]] | None) -> Shown:
     """An answer as a cell: its file, its sentence, or the item of the data set that it was made from."""
     modality, title = hit.metadata["modality"], f"{hit.score:.2f}"
     if "text" in hit.metadata:
         return Shown("text", hit.metadata["text"], title)
     if "path" in hit.metadata:
         return Shown(modality, Path(hit.metadata["path"]), title)
-    if cfg is None:
-        return Shown("text", str(hit.id), title)
-    return Shown(modality, retrieval.source_of(hit.metadata, modality, cfg), title)
+    entry = str(hit.id).removeprefix(f"{modality}:")
+    found = split_sources(hit.metadata.get("split", "test"), modality) if split_sources else {}
+    return Shown(modality, found[entry], title) if entry in found else Shown("text", entry, title)
 
 
 if __name__ == "__main__":

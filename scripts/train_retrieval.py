@@ -13,15 +13,15 @@ from pathlib import Path
 
 from mm import data, distributed
 from mm.config import clean_exit, load
-from mm.engine import Interrupted, Stream, fit, seed_everything, start_logging, table, write_metrics
-from mm.index import index_of
+from mm.engine import CheckpointError, NonFiniteLoss, Stream, fit, seed_everything, start_logging, table, write_metrics
+from mm.index import IndexConflictError, IndexDamagedError, index_of
 from mm.index.grid import Shown, draw_neighbours
 from mm.tasks import retrieval, retrieval_scores
 
 DEFAULT = Path(__file__).parents[1] / "configs/retrieval/default.yaml"
 
 
-@clean_exit(FileNotFoundError, data.UnreadableError, Interrupted)
+@clean_exit(OSError, ValueError, CheckpointError, NonFiniteLoss, IndexConflictError, IndexDamagedError)
 def main() -> None:
     """Build, train, evaluate, index, draw."""
     cfg = load(retrieval.Retrieval, sys.argv[1:], default=DEFAULT)

@@ -1,18 +1,30 @@
-"""What all tests share: no network, one thread, and the real data sets where they are laid out."""
+"""What all tests share: no network, one thread, real data sets where they are laid out, scripts as functions, a run."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import importlib.util
+import io
+import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
+import soundfile
 import torch
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
+COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
+SHAPES = ("circle", "square")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,3 +43,91 @@ def real_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+class Answer(NamedTuple):
+    """How a script ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[..., Answer]:
+    """script("evaluate", RUN, "--json") runs scripts/evaluate.py in this process; what it does not catch comes out."""
+
+    def run(name: str, *arguments: object) -> Answer:
+        path = ROOT / "scripts" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"script_{name}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        root, mm = logging.getLogger(), logging.getLogger("mm")
+        handlers, levels = root.handlers[:], (root.level, mm.level)
+        root.handlers.clear()  # the script sets up its own
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                    spec.loader.exec_module(module)
+                    module.main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(levels[0])
+            mm.setLevel(levels[1])
+        return Answer(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of one's own: eight pictures, each with two sentences and a tone of a pitch of its own, in every split."""
+    folder = tmp_path_factory.mktemp("own")
+    with (folder / "own.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "split", "owner", "image", "text_1", "text_2", "audio", "colour", "number"])
+        for number, (colour, shape) in enumerate((c, s) for c in COLOURS for s in SHAPES):
+            name = f"{colour}-{shape}"
+            picture = Image.new("RGB", (48, 40), "grey")
+            draw = getattr(ImageDraw.Draw(picture), "ellipse" if shape == "circle" else "rectangle")
+            draw((8, 4, 38, 34), fill=COLOURS[colour])
+            picture.save(folder / f"{name}.jpg", quality=95)
+            time_s = np.arange(1600) / 16000
+            soundfile.write(folder / f"{name}.wav", 0.3 * np.sin(2 * np.pi * 200 * (2 + number) * time_s), 16000)
+            for split in ("train", "val", "test"):
+                texts = (f"a {colour} {shape}", f"one {shape} in {colour}")
+                row = [f"{split}-{name}", split, name, f"{name}.jpg", *texts, f"{name}.wav", colour, number]
+                rows.writerow(row)
+    return folder / "own.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny(own_table: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments of a training of a second or two on `own_table`; `out=` and what else a test wants come behind."""
+    return [
+        "--config",
+        str(ROOT / "configs/retrieval/tiny.yaml"),
+        "data.name=table",
+        f"data.file={own_table}",
+        "data.batch_size=8",
+        f"data.cache={tmp_path_factory.mktemp('cache')}",
+        "encoder.image.size=32",
+        "encoder.audio.width=4",
+        "loop.steps=24",
+        "loop.checkpoint_every=4",
+        "loop.tensorboard=false",
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(script: Callable[..., Answer], tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three modalities on `own_table`, with its index; not to be written to."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    answer = script("train_retrieval", *tiny, f"out={out}")
+    assert answer.code == 0, answer.err
+    return out

@@ -15,7 +15,7 @@ import sys
 import wave
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -146,9 +146,14 @@ class Throughput:
         return sum(items for items, _ in self._steps) / seconds if seconds else 0.0
 
 
-def start_logging(level: int = logging.INFO) -> None:
-    """Send the messages of mm to stdout, of rank 0 all from `level` on, of the other ranks the warnings only."""
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING, force=True)
+def start_logging(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send the messages of mm to a stream, of rank 0 all from `level` on, of the other ranks the warnings only.
+
+    Args:
+        level: of rank 0.
+        stream: None = stdout; stderr where stdout is for a program to read.
+    """
+    logging.basicConfig(stream=stream or sys.stdout, format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("mm").setLevel(level if is_main() else logging.WARNING)
 
 

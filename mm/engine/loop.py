@@ -30,7 +30,7 @@ from mm.engine.optim import Average, build_optimiser, schedule, set_rate
 from mm.engine.rng import preserved_rng
 from mm.engine.run import Progress, Run
 from mm.engine.stop import Interrupted, StopRequest, only_process
-from mm.engine.stream import Stream, count_items, losses, next_batch
+from mm.engine.stream import Stream, count_items, losses, map_tensors, next_batch
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class _Loop:
         if distributed.world_size() > 1:
             ids = [run.device.index] if run.device.type == "cuda" else None
             # A batch may lack a modality and a stream may use one head of several: some parameters get no gradient.
-            self.model = DistributedDataParallel(self.model, device_ids=ids, find_unused_parameters=True)
+            self.model = DistributedDataParallel(_NoLeaves(self.model), device_ids=ids, find_unused_parameters=True)
 
     def train(self, stop: StopRequest) -> None:
         """Step until the run is finished or asked to stop."""
@@ -157,6 +157,7 @@ class _Loop:
                         self._save_best()
                     run.save_last()
                 if number:
+                    distributed.barrier()  # a rank that left now would take down those that still write
                     log.info("Stopped at step %d. The same command goes on from there.", progress.step)
                     raise Interrupted(number)
                 if not progress.finished:
@@ -314,6 +315,18 @@ class _Loop:
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return self.run.average.applied() if self.run.average else contextlib.nullcontext()
+
+
+class _NoLeaves(nn.Module):
+    """A model that gives views of the parameters it returns, such as a temperature: DDP takes bare ones for unused."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        outputs = self.model(*inputs, **named)
+        return map_tensors(lambda t: t.view_as(t) if t.is_leaf and t.requires_grad else t, outputs)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,8 @@
 
 from collections.abc import Mapping
 
-NOT_SHARES = (
-    "MedR",
-    "MeanR",
-    "CIDEr",
-    "SI-SDR",
-    "SDR",
-)  # ranks, dB and CIDEr are printed as they are, shares in per cent
+# Printed as they are; everything else is a share and printed in per cent.
+NOT_SHARES = ("MedR", "MeanR", "CIDEr", "SI-SDR", "SDR", "PESQ")
 
 
 def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> str:

@@ -63,15 +63,20 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
         batch: tensors in any nesting of dicts, lists, tuples and NamedTuples; anything else stays as it is.
         device: where to.
     """
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], nested: Any) -> Any:
+    """The same nesting of dicts, lists, tuples and NamedTuples with the function applied to every tensor."""
+    if isinstance(nested, Tensor):
+        return function(nested)
+    if isinstance(nested, Mapping):
+        return {key: map_tensors(function, value) for key, value in nested.items()}
+    if isinstance(nested, tuple) and hasattr(nested, "_fields"):
+        return type(nested)(*(map_tensors(function, value) for value in nested))
+    if isinstance(nested, list | tuple):
+        return type(nested)(map_tensors(function, value) for value in nested)
+    return nested
 
 
 def count_items(batch: Any) -> int:

@@ -63,9 +63,12 @@ def draw_neighbours(rows: Sequence[tuple[Shown, Sequence[Shown]]], path: str | P
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-        FigureCanvasAgg(figure).print_png(temporary)
-    os.replace(temporary, path)
+    try:
+        with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+            FigureCanvasAgg(figure).print_png(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -77,8 +80,9 @@ def draw(cell: Axes, shown: Shown, bold: bool = False) -> None:
     if shown.modality == "image":
         cell.imshow(read_image(shown.source))
     elif shown.modality == "audio":
-        wave = read_audio(shown.source, SAMPLE_RATE, source_rate=SAMPLE_RATE)
-        cell.imshow(log_mel(wave, STFT), origin="lower", aspect="auto", cmap="magma")
+        rate = None if isinstance(shown.source, (str, Path)) else SAMPLE_RATE  # a file knows its own
+        wave = read_audio(shown.source, SAMPLE_RATE, rate)
+        cell.imshow(log_mel(wave, STFT).numpy(), origin="lower", aspect="auto", cmap="magma")
     else:
         text = textwrap.fill(str(shown.source), 20)
         cell.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, parse_math=False, transform=cell.transAxes)

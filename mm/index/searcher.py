@@ -170,10 +170,10 @@ def parse_where(conditions: Iterable[str]) -> dict[str, Any]:
 
     Args:
         conditions: "key=value", "key=a,b" for any of several, "key=low..high" for a range with an end left open or
-            not. Values are read as JSON where they are such (3, true, null), else as text.
+            not. Values are read as JSON where they are such (3, true, null, "a, b", ["a, b", "c"]), else as text.
 
     Raises:
-        ValueError: a condition without "=".
+        ValueError: a condition without "=", or a key twice.
 
     >>> parse_where(["split=test", "fold=1,2", "seconds=0.5..", "category=dog"])
     {'split': 'test', 'fold': [1, 2], 'seconds': (0.5, None), 'category': 'dog'}
@@ -183,8 +183,12 @@ def parse_where(conditions: Iterable[str]) -> dict[str, Any]:
         key, equals, text = condition.partition("=")
         if not equals or not key:
             raise ValueError(f"a condition must be key=value: got {condition!r}.")
+        if key in where:
+            raise ValueError(f"a key may have one condition: {key!r} has two. Write {key}=a,b for either.")
         low, dots, high = text.partition("..")
-        if dots:
+        if text[:1] in ('"', "["):
+            where[key] = _value(text)
+        elif dots:
             where[key] = (_value(low) if low else None, _value(high) if high else None)
         elif "," in text:
             where[key] = [_value(part) for part in text.split(",")]
@@ -194,7 +198,7 @@ def parse_where(conditions: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A JSON scalar, or the text itself."""
+    """What a text is in JSON, or the text itself."""
     try:
         return json.loads(text)
     except ValueError:

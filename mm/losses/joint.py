@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mm.distributed import gather_with_gradient, rank
+from mm.distributed import gather, gather_with_gradient, rank
 from mm.losses.contrastive import hinge, info_nce, is_collapsed, siglip, triplet
 
 COLLAPSE_STEPS = 20  # steps in a row that make a collapse out of chance
@@ -58,8 +58,13 @@ class JointLoss:
             step: optimiser steps made.
         """
         first_row = rank() * len(owner)
+        # Every process must take part in every gathering, also of a modality that none of its own rows has.
+        some = next(iter(vectors.values()))  # (b, E)
+        names = dict.fromkeys(itertools.chain(*sorted(gather(list(vectors)), key=len, reverse=True)))
+        vectors = {name: vectors.get(name, some.new_zeros(0, some.shape[1])) for name in names}
+        rows = {name: rows.get(name, owner.new_zeros(0)) for name in names}
         with torch.no_grad():
-            places = {modality: gather_with_gradient(rows[modality] + first_row) for modality in vectors}
+            places = {modality: gather_with_gradient(rows[modality] + first_row) for modality in names}
             owner = gather_with_gradient(owner)  # (B, ...)
         everywhere = {modality: gather_with_gradient(own) for modality, own in vectors.items()}
         parts = {}
@@ -94,7 +99,7 @@ class JointLoss:
         hardest = self.name == "hardest" and step >= self.warmup_steps
         loss = hinge(a, b, owner, self.margin, hardest=float(hardest))
         if hardest:
-            self.watch(pair, float(loss), len(a))
+            self.watch(pair, float(loss.detach()), len(a))
         return loss / len(a)
 
     def watch(self, pair: str, loss: float, batch: int) -> None:

@@ -136,9 +136,11 @@ class JointModel(nn.Module):
             workers: threads that read files ahead.
 
         Raises:
-            ValueError: a modality that this model was not trained on.
+            ValueError: a modality that this model was not trained on, or no source.
             UnreadableError: a damaged file, named.
         """
+        if not len(sources):
+            raise ValueError(f"there must be at least one {modality} to embed: got none.")
         encoder, device = self.encoder(modality), self.head.logit_scale.device
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -191,12 +193,18 @@ def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
     """The model of a run; the vocabulary is made of the training sentences alone.
 
     Raises:
-        ValueError: an unknown modality or encoder, or fewer than two modalities.
+        ValueError: an unknown modality or encoder, fewer than two modalities, or a cache of an encoder that trains.
     """
     unknown = [m for m in cfg.modalities if m not in data.MODALITIES]
     if unknown or len(set(cfg.modalities)) < 2:
         raise ValueError(f"modalities must be two or more of {', '.join(data.MODALITIES)}: got {cfg.modalities}.")
     towers = {modality: build_encoder(modality, cfg.encoder, sentences) for modality in cfg.modalities}
+    for modality in cached_modalities(cfg):
+        if not towers[modality].frozen:
+            raise ValueError(
+                f"encoder.{modality}.cache keeps what the frozen part computes: nothing of {modality} is frozen. Set "
+                f"encoder.{modality}.freeze{' or encoder.image.train_from' if modality == 'image' else ''}."
+            )
     return joint_model(towers, cfg)
 
 
@@ -271,12 +279,13 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
     Raises:
         FileNotFoundError: there is no such run.
         ConfigError: an unknown setting.
+        ValueError: a damaged file, or settings that the weights do not fit.
     """
     folder = encoders.find(Path(run))
     cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml"), *settings])
-    towers = encoders.load(folder)
-    model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
-    model.load_state_dict(load_file(folder / encoders.WEIGHTS_FILE))
+    model = joint_model({modality: encoders.load(folder, modality) for modality in cfg.modalities}, cfg)
+    weights = folder / encoders.WEIGHTS_FILE
+    encoders.load_weights(model, load_file(weights), weights)
     return model.eval(), cfg
 
 
@@ -306,26 +315,18 @@ def word_counts(items: Sequence[Item], min_count: int) -> dict[str, int]:
     return {word: count for word, count in counts.most_common() if count >= min_count}
 
 
-def source_of(metadata: Mapping[str, Any], modality: str, cfg: Retrieval) -> Source:
-    """The picture or sound behind an item of an index, for sources that are not files.
-
-    Args:
-        metadata: of the item; "split" and "item" say where in the run's data set it is.
-        modality: "image" or "audio".
-        cfg: of the run.
-
-    Raises:
-        LookupError: the data set has no such item.
-    """
-    items = data.load(cfg.data, metadata.get("split", "test"), cfg.seed)
-    for entry in gallery(items, modality):
-        if entry.meta["item"] == metadata["item"]:
-            return entry.source
-    raise LookupError(f"{cfg.data.name} has no item {metadata['item']!r}. Is the index of another version of it?")
+def sources(cfg: Retrieval, split: str, modality: str) -> dict[str, Source]:
+    """{id of an entry: its picture, sentence or sound} of a split, to show what an index found where it is no file."""
+    return {entry.id: entry.source for entry in gallery(data.load(cfg.data, split, cfg.seed), modality)}
 
 
 def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:
-    """The batches of a run: a pure function of the seed and the step."""
+    """The batches of a run: a pure function of the seed and the step. Items in one modality alone teach nothing."""
+    if not isinstance(items, Scenes):  # which lack nothing
+        known = [sum(bool(getattr(item, modality)) for modality in cfg.modalities) for item in items]
+        items = [item for item, count in zip(items, known, strict=True) if count > 1]
+        if len(items) < len(known):
+            log.info("%d training items of %d are known in two modalities or more", len(items), len(known))
     prepare = {modality: model.encoder(modality).prepare for modality in cfg.modalities}
     if cfg.data.skip_bad:
         items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file

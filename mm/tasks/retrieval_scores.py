@@ -34,6 +34,16 @@ def embed_items(
     return vectors, entries
 
 
+def averaged(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Unit vectors whose cosines are the mean of several models' cosines: theirs, side by side.
+
+    Args:
+        members: each {modality: (n, E) unit vectors}; E may differ.
+    """
+    together = {modality: [member[modality] for member in members] for modality in members[0]}
+    return {modality: torch.cat(parts, dim=1) / len(parts) ** 0.5 for modality, parts in together.items()}
+
+
 def evaluate(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> dict[str, float]:
     """The metrics of a split, without controls: what training watches."""
     vectors, entries = embed_items(model, items, cfg)
@@ -67,7 +77,8 @@ def score(
     results = metrics.evaluate(vectors, owners) | score_together(vectors, owners)
     if isinstance(items, Scenes):
         controls |= ceilings(items)
-        if {"image", "text"} <= set(vectors):
+        one_model = vectors["image"].shape[1] == model.head.embed_dim if "image" in vectors else False
+        if one_model and "text" in vectors:  # an ensemble has no vector for a word
             analogy, alone = score_analogies(model, items, vectors["image"])
             results, controls = results | analogy, controls | alone
     return results, controls

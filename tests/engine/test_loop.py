@@ -485,3 +485,12 @@ def test_settings_out_of_range(tmp_path: Path, changes, message: str) -> None:
 def test_wrong_streams(tmp_path: Path, streams, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(tmp_path / "run", streams=streams)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # by torch's own import
+def test_a_compiled_model_is_saved_under_its_own_names(tmp_path: Path) -> None:
+    with torch.compiler.set_stance("force_eager"):  # the wrapper is there, the compiler's minute is saved
+        compiled, _ = train(tmp_path / "compiled", cfg=settings(compile=True))
+    plain, _ = train(tmp_path / "plain")
+    assert same(last_weights(tmp_path / "compiled"), last_weights(tmp_path / "plain"))
+    assert same(weights(compiled), weights(plain))

@@ -1,0 +1,596 @@
+"""The joint model, its controls, and whole runs: trained, interrupted, repeated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from mm import data, encoders
+from mm.config import ConfigError
+from mm.config import load as read_config
+from mm.data import Entry, Item, Items, collate
+from mm.data.synthetic import Scenes, analogies
+from mm.engine.log import read_csv
+from mm.index import Index, Searcher
+from mm.metrics import chance, evaluate
+from mm.tasks import retrieval, retrieval_scores
+from mm.tasks.retrieval import JointModel, Objective, Retrieval, build_model, caches, training_batches
+
+ROOT = Path(__file__).parents[2]
+NAMES = [f"{a}_to_{b}" for a in data.MODALITIES for b in data.MODALITIES if a != b]
+NUMBERS = ["R@1", "R@5", "R@10", "MedR", "MeanR", "mAP@10"]
+
+
+@pytest.fixture
+def config(tiny: list[str], tmp_path: Path) -> Callable[..., Retrieval]:
+    """config("key=value", ...) is the tiny configuration with changes."""
+
+    def read(*changes: str) -> Retrieval:
+        return read_config(Retrieval, [*tiny, f"data.cache={tmp_path / 'cache'}", *changes])
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def items(tiny: list[str]) -> data.Items:
+    return data.load(read_config(Retrieval, tiny).data, "train")
+
+
+@pytest.fixture
+def model(config: Callable[..., Retrieval], items: data.Items) -> JointModel:
+    torch.manual_seed(0)
+    return build_model(config(), retrieval.sentences(items)).eval()
+
+
+def sources_of(items: data.Items, modality: str) -> list:
+    return [entry.source for entry in data.gallery(items, modality)]
+
+
+def batch_of(model: JointModel, items: data.Items, modalities: tuple[str, ...] = data.MODALITIES) -> dict:
+    return collate(
+        [{"owner": k, **{m: model.encoder(m).prepare(getattr(i, m)[0]) for m in modalities}} for k, i in enumerate(items)]
+    )
+
+
+# The model ----------------------------------------------------------------------------------------------------------
+
+
+def test_embed_is_forward_in_eval_mode(model: JointModel, items: data.Items) -> None:
+    with torch.no_grad():
+        forward = model(batch_of(model, items)).vectors
+    for modality in data.MODALITIES:
+        embedded = model.embed(modality, [getattr(item, modality)[0] for item in items])
+        torch.testing.assert_close(embedded, forward[modality], rtol=0, atol=2e-6)
+        torch.testing.assert_close(embedded.norm(dim=1), torch.ones(len(items)))
+
+
+def test_a_batch_is_its_items_one_by_one(model: JointModel, items: data.Items) -> None:
+    for modality in data.MODALITIES:
+        sources = sources_of(items, modality)
+        whole = model.embed(modality, sources)
+        for size, workers in ((1, 0), (3, 2)):
+            parts = model.embed(modality, sources, batch_size=size, workers=workers)
+            torch.testing.assert_close(parts, whole, rtol=0, atol=2e-6)
+
+
+def test_views_are_averaged(model: JointModel, items: data.Items) -> None:
+    sources = sources_of(items, "image")
+    encoder, single = model.encoder("image"), []
+    with torch.no_grad():
+        for view in range(3):
+            pictures = torch.stack([encoder.prepare(source, view) for source in sources])
+            single.append(model.head.embed("image", encoder(pictures)))
+    expected = functional.normalize(sum(single), dim=-1)
+    torch.testing.assert_close(model.embed("image", sources, views=3), expected, rtol=0, atol=2e-6)
+    assert not torch.allclose(expected, single[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_what_a_cache_kept_gives_the_same_vectors(config, items: data.Items, modality: str) -> None:
+    cfg = config(f"encoder.{modality}.freeze=true", f"encoder.{modality}.cache=true")
+    torch.manual_seed(1)
+    model = build_model(cfg, retrieval.sentences(items)).eval()
+    views = 2 if modality == "image" else 1
+    found = caches(model, items, cfg, 2)
+    assert list(found) == [modality]
+    sources = sources_of(items, modality)
+    plain = model.embed(modality, sources, views=views)
+    kept = model.embed(modality, sources, views=views, cache=found[modality])
+    torch.testing.assert_close(kept, plain, rtol=0, atol=2e-3)  # it is kept in half precision
+    assert float((plain - plain.roll(1, 0)).abs().max()) > 0.02  # while different sources are further apart
+
+
+def test_training_batches_from_a_cache(config, items: data.Items) -> None:
+    changes = ["encoder.image.freeze=true", "head.pool.image=vector", "data.batch_size=4"]
+    vectors = []
+    for cache in ("true", "false"):
+        torch.manual_seed(1)
+        cfg = config(*changes, f"encoder.image.cache={cache}")
+        model = build_model(cfg, retrieval.sentences(items)).eval()
+        batch = next(training_batches(model, items, cfg)(3))
+        assert batch["image"].values.dtype == (torch.float32 if cache == "true" else torch.uint8)
+        with torch.no_grad():
+            vectors.append(model(batch).vectors["image"])
+    torch.testing.assert_close(*vectors, rtol=0, atol=2e-3)
+
+
+def test_training_flags_come_back(model: JointModel, items: data.Items) -> None:
+    model.train()
+    model.head.pools.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    model.embed("text", ["a red circle"])
+    assert {name: module.training for name, module in model.named_modules()} == before
+    with pytest.raises(FileNotFoundError):
+        model.embed("image", [Path("no-such-picture.jpg")], workers=0)
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
+def test_sources_that_cannot_be_embedded(model: JointModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"this model embeds image, text, audio: got 'video'\. Train one that has it\."):
+        model.embed("video", ["x"])
+    with pytest.raises(ValueError, match="there must be at least one text to embed: got none"):
+        model.embed("text", [])
+    with pytest.raises(data.UnreadableError, match=r"text 1: .*must have at least one word: got '!'"):
+        model.embed("text", ["red", "!"])
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    with pytest.raises(data.UnreadableError, match=r"broken\.jpg"):
+        model.embed("image", [tmp_path / "broken.jpg"])
+
+
+def test_the_fingerprint_changes_with_any_weight(model: JointModel) -> None:
+    first = model.fingerprint()
+    assert first == model.fingerprint()
+    assert len(first) == 16
+    seen = {first}
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point() and b.numel())]:
+            value = tensor.view(-1)[-1].clone()
+            tensor.view(-1)[-1] += 1
+            if any(tensor is own for own in model.state_dict(keep_vars=True).values()):
+                assert model.fingerprint() not in seen
+                seen.add(model.fingerprint())
+            tensor.view(-1)[-1] = value
+    assert model.fingerprint() == first
+    assert len(seen) > 20
+
+
+def test_words(model: JointModel) -> None:
+    assert model.unknown_words("a red giraffe and a circl") == ["giraffe", "and", "circl"]
+    assert model.nearest_words("circl") == ["circle"]
+
+
+@pytest.mark.parametrize("modalities", ["[image]", "[image, image]", "[image, video]", "[]"])
+def test_modalities_must_be_two_or_more(config, items: data.Items, modalities: str) -> None:
+    with pytest.raises(ValueError, match=r"modalities must be two or more of image, text, audio: got \["):
+        build_model(config(f"modalities={modalities}"), retrieval.sentences(items))
+
+
+def test_a_cache_of_what_trains_is_refused(config, items: data.Items) -> None:
+    with pytest.raises(ValueError, match=r"encoder\.image\.cache .*nothing of image is frozen\. Set encoder\.image\.freeze"):
+        build_model(config("encoder.image.cache=true"), retrieval.sentences(items))
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "siglip", "hinge", "hardest", "triplet"])
+def test_a_step_gives_every_weight_a_gradient(config, items: data.Items, loss: str) -> None:
+    cfg = config(f"loss.name={loss}", "loss.warmup_steps=0")
+    torch.manual_seed(2)
+    model = build_model(cfg, retrieval.sentences(items))
+    assert (model.head.logit_bias is not None) == (loss == "siglip")
+    parts = Objective(cfg.loss)(model, next(training_batches(model, items, cfg)(0)), 0)
+    assert list(parts) == ["image_text_loss", "image_audio_loss", "text_audio_loss"]
+    sum(parts.values()).backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().max() > 0)]
+    scaled = loss in ("info_nce", "siglip")
+    # A linear map before a normalisation, or a shift before a softmax, may have no gradient; whole tensors must not.
+    idle = [name for name in idle if not name.endswith(("bias", "weight_hh_l0")) and (scaled or name != "head.logit_scale")]
+    assert idle == []
+
+
+def test_items_in_one_modality_alone_are_left_out(config, items: data.Items) -> None:
+    cfg = config("modalities=[image, text]", "data.batch_size=16")
+    model = build_model(cfg, retrieval.sentences(items))
+    odd = Items([*items, *(Item(f"t{k}", f"t{k}", text=("a red circle",)) for k in range(30))])
+    odd.append(Item("heard", "heard", image=items[0].image, audio=items[0].audio))
+    batches = training_batches(model, odd, cfg)
+    assert (batches.batch_size, len(batches.dataset)) == (8, 8)
+
+
+@pytest.mark.parametrize("cache", ["false", "true"])
+def test_damaged_pictures_are_skipped_when_asked_to(config, items: data.Items, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    odd = Items([*items, Item("odd", "odd", (tmp_path / "broken.jpg",), ("a red circle",), items[0].audio)])
+    changes = ("modalities=[image, text]", "encoder.image.freeze=true", f"encoder.image.cache={cache}")
+    model = build_model(config(*changes), retrieval.sentences(items))
+    with pytest.raises(ValueError, match=r"broken\.jpg"):
+        for _, _batch in zip(range(2), training_batches(model, odd, config(*changes))(0), strict=False):
+            pass
+    batches = training_batches(model, odd, config(*changes, "data.skip_bad=true"))
+    assert len(batches.dataset) == len(items)
+    assert next(batches(0))["image"].rows.tolist() == list(range(8))
+
+
+def test_encoders_start_from_another_run(config, tiny_run: Path) -> None:
+    cfg = config(f"encoder.image.init={tiny_run}", f"encoder.text.init={tiny_run}")
+    torch.manual_seed(5)
+    model = build_model(cfg, ["quite different sentences"])
+    trained = encoders.load(tiny_run)
+    for modality in ("image", "text"):
+        own, other = model.encoder(modality).state_dict(), trained[modality].state_dict()
+        assert all(torch.equal(value, other[name]) for name, value in own.items())
+    assert model.encoder("text").config["words"] == trained["text"].config["words"]
+    assert model.unknown_words("a red circle") == []
+    fresh = {name: value for name, value in model.encoder("audio").state_dict().items() if "weight" in name}
+    assert any(not torch.equal(value, trained["audio"].state_dict()[name]) for name, value in fresh.items())
+    assert cfg.encoder.image.init == str(tiny_run)  # and config.yaml says so
+
+
+def test_a_start_that_does_not_fit(config, tiny_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be those of|must have the shape"):
+        build_model(config(f"encoder.text.init={tiny_run}", "encoder.text.hidden=64"), [])
+    with pytest.raises(FileNotFoundError, match="must be a run folder"):
+        build_model(config(f"encoder.text.init={tmp_path}"), [])
+
+
+# Reading a run ------------------------------------------------------------------------------------------------------
+
+
+def test_load_gives_the_best_weights(tiny_run: Path, items: data.Items) -> None:
+    model, cfg = retrieval.load(tiny_run)
+    assert not model.training
+    assert cfg.out == str(tiny_run)
+    folder = tiny_run / "checkpoints" / (tiny_run / "checkpoints/best").read_text().strip()
+    saved = load_file(folder / "model.safetensors")
+    assert saved.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    again, _ = retrieval.load(folder)
+    assert again.fingerprint() == model.fingerprint() == Index.load(tiny_run / "index").fingerprint
+    assert torch.equal(again.embed("text", ["a red circle"]), model.embed("text", ["a red circle"]))
+
+
+def test_load_with_settings(tiny_run: Path) -> None:
+    _, cfg = retrieval.load(tiny_run, ["data.eval_views=2", "data.root=elsewhere"])
+    assert (cfg.data.eval_views, cfg.data.root) == (2, "elsewhere")
+    with pytest.raises(ConfigError, match=r"Did you mean 'data\.eval_views'"):
+        retrieval.load(tiny_run, ["data.eval_view=2"])
+    with pytest.raises(ValueError, match=r"must have the shape|must be those of"):
+        retrieval.load(tiny_run, ["head.embed_dim=8"])
+    with pytest.raises(FileNotFoundError, match="there is no such path"):
+        retrieval.load(tiny_run / "nothing")
+
+
+# Scores and controls ------------------------------------------------------------------------------------------------
+
+
+def entries_of(owners: dict[str, list[str]]) -> dict[str, list[Entry]]:
+    return {m: [Entry(f"{m}{k}", owner, "", {}) for k, owner in enumerate(some)] for m, some in owners.items()}
+
+
+def one_hot(owners: dict[str, list[str]]) -> dict[str, torch.Tensor]:
+    names = sorted({owner for some in owners.values() for owner in some})
+    return {m: functional.one_hot(torch.tensor([names.index(o) for o in some])).float() for m, some in owners.items()}
+
+
+OWNERS = {"image": [f"o{k}" for k in range(61)], "text": [f"o{k // 3}" for k in range(183)]}
+OWNERS["audio"] = OWNERS["image"][::-1]
+
+
+def directions(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if not name.startswith(("image+", "text+"))}
+
+
+def test_perfect_vectors_score_100_and_controls_do_not(model: JointModel) -> None:
+    results, controls = retrieval_scores.score(model, one_hot(OWNERS), entries_of(OWNERS), Items(), Retrieval())
+    assert {name for name in results if name.endswith("R@1")} == {
+        f"{name}_R@1" for name in [*NAMES, "image+text_to_audio", "image+audio_to_text", "text+audio_to_image"]
+    }
+    assert all(value == 1 for name, value in results.items() if name.endswith(("R@1", "R@5", "MedR")))
+    assert list(controls) == ["chance", "shuffled_pairs", "constant_embeddings"]
+    assert controls["chance"] == chance(OWNERS)
+    assert controls["constant_embeddings"] == pytest.approx(controls["chance"], rel=1e-9)
+    shuffled, expected = controls["shuffled_pairs"], controls["chance"]
+    assert np.mean([shuffled[f"{n}_R@10"] for n in NAMES]) == pytest.approx(
+        np.mean([expected[f"{n}_R@10"] for n in NAMES]), abs=0.05
+    )
+
+
+@pytest.mark.parametrize("width", [1, 7, 64])
+def test_constant_embeddings_score_chance(model: JointModel, width: int) -> None:
+    vectors = {m: functional.normalize(torch.ones(len(some), width), dim=-1) for m, some in OWNERS.items()}
+    results, controls = retrieval_scores.score(model, vectors, entries_of(OWNERS), Items(), Retrieval())
+    assert directions(results) == pytest.approx(controls["chance"], rel=1e-9)
+
+
+def test_vectors_that_are_not_finite_are_an_error(model: JointModel) -> None:
+    vectors = one_hot(OWNERS)
+    vectors["text"][5, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"text.*row 5"):
+        retrieval_scores.score(model, vectors, entries_of(OWNERS), Items(), Retrieval())
+
+
+def test_two_together_equal_a_naive_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    owners = {"image": [f"o{k}" for k in range(12)], "text": [f"o{k % 12}" for k in range(36)]}
+    owners["audio"] = [f"o{(5 * k) % 12}" for k in range(12)]
+    vectors = {
+        m: functional.normalize(torch.randn(len(some), 5, generator=generator), dim=-1) for m, some in owners.items()
+    }
+    found = retrieval_scores.score_together(vectors, owners)
+    for first, second, other in (("image", "text", "audio"), ("image", "audio", "text"), ("text", "audio", "image")):
+        hits = []
+        for i, owner in enumerate(owners[first]):
+            for j, partner in enumerate(owners[second]):
+                if owner == partner:
+                    query = vectors[first][i] + vectors[second][j]
+                    scores = vectors[other] @ query
+                    hits.append(owners[other][int(scores.argmax())] == owner)
+        assert found[f"{first}+{second}_to_{other}_R@1"] == pytest.approx(np.mean(hits))
+        assert len(hits) == max(len(owners[first]), len(owners[second]))
+    assert len(found) == 3 * len(NUMBERS)
+
+
+def test_what_cannot_be_joined_is_left_out() -> None:
+    owners = {"image": ["a", "a", "b"], "text": ["a", "b", "b"], "audio": ["a", "b"]}
+    vectors = one_hot(owners)
+    joined = {name.split("_to_")[0] for name in retrieval_scores.score_together(vectors, owners)}
+    assert joined == {"image+audio", "text+audio"}  # pictures and sentences both have several
+    assert retrieval_scores.score_together({m: vectors[m] for m in ("image", "text")}, owners) == {}
+
+
+def test_ceilings_of_the_embedded_world() -> None:
+    scenes = Scenes("test", 80)
+    found = retrieval_scores.ceilings(scenes)
+    assert list(found) == ["perfect_decoder", "perfect_bag_of_words"]
+    perfect, bag = found["perfect_decoder"], found["perfect_bag_of_words"]
+    assert perfect["text_to_image_R@1"] == perfect["image_to_text_R@1"] == 1
+    assert perfect["text_to_audio_R@1"] > 0.9
+    assert 0.6 < bag["text_to_image_R@1"] < 0.9  # twins tie
+    assert bag["text_to_image_R@5"] == 1
+    assert not any(name.startswith("image_to_audio") or name == "rsum" for name in {**perfect, **bag})
+
+
+class PaintBox:
+    """A real embedder of colour words: each has an axis of its own, behind those of the scenes."""
+
+    def __init__(self, scenes: Scenes):
+        self.colours = sorted({thing.colour for i in range(len(scenes)) for thing in scenes.scene(i)})
+        self.places = sorted({self.place(scenes.scene(i)) for i in range(len(scenes))})
+
+    @staticmethod
+    def place(scene: tuple) -> str:
+        return repr([thing._replace(colour="") for thing in scene])
+
+    def embed(self, modality: str, sources: list) -> torch.Tensor:
+        assert modality == "text"
+        return torch.nn.functional.one_hot(
+            torch.tensor([len(self.places) + self.colours.index(word) for word in sources]),
+            len(self.places) + len(self.colours),
+        ).float()
+
+    def picture(self, scene: tuple) -> torch.Tensor:
+        """Where everything is, and how much there is of each colour; of unit length."""
+        vector = torch.zeros(len(self.places) + len(self.colours))
+        for thing in scene:
+            vector[len(self.places) + self.colours.index(thing.colour)] += 1
+        vector /= 2 * vector.norm()
+        vector[self.places.index(self.place(scene))] = 0.75**0.5
+        return vector
+
+
+def test_analogies_are_solved_by_an_embedding_that_adds_colours() -> None:
+    scenes = Scenes("test", 80)
+    paint = PaintBox(scenes)
+    images = torch.stack([paint.picture(scenes.scene(i)) for i in range(80)])
+    found, controls = retrieval_scores.score_analogies(paint, scenes, images)
+    assert len(analogies(scenes)) >= 10
+    assert found == {"analogy_R@1": 1.0, "analogy_R@10": 1.0}
+    alone = controls["image_alone"]["analogy_R@1"]
+    blank = torch.nn.functional.one_hot(torch.tensor([0] * 80), images.shape[1]).float()
+    nothing, _ = retrieval_scores.score_analogies(paint, scenes, blank)
+    assert nothing == {"analogy_R@1": 0.0, "analogy_R@10": 0.0}
+    assert alone == 1.0  # no other scene has its things in the same places: the control says what the words add
+
+
+def test_complete_evaluates_items_known_in_every_modality(config, model: JointModel, items: data.Items) -> None:
+    odd = Items([*items, Item("silent", "silent", items[0].image, ("a red circle",))])
+    vectors, entries = retrieval_scores.embed_items(model, odd, config("data.complete=true"))
+    assert {m: len(v) for m, v in vectors.items()} == {"image": 8, "text": 16, "audio": 8}
+    _, entries = retrieval_scores.embed_items(model, odd, config())
+    assert {m: len(e) for m, e in entries.items()} == {"image": 9, "text": 17, "audio": 8}
+
+
+def test_eval_views_are_used(config, model: JointModel, items: data.Items) -> None:
+    vectors, _ = retrieval_scores.embed_items(model, items, config("data.eval_views=2"))
+    torch.testing.assert_close(vectors["image"], model.embed("image", sources_of(items, "image"), views=2))
+
+
+def test_examples_are_the_nearest(model: JointModel) -> None:
+    vectors = one_hot(OWNERS)
+    rows = retrieval_scores.examples(vectors, entries_of(OWNERS), seed=0, queries=2, k=4)
+    assert len(rows) == 2 * len(NAMES)
+    for query, modality, answers in rows:
+        assert query.owner in OWNERS[modality]
+        assert len(answers) == 4
+        entry, other, cosine = answers[0]
+        assert (entry.owner, cosine) == (query.owner, 1.0)
+        assert other != modality
+    assert [r[0].id for r in rows] == [r[0].id for r in retrieval_scores.examples(vectors, entries_of(OWNERS), 0, 2, 4)]
+
+
+# Whole runs ---------------------------------------------------------------------------------------------------------
+
+
+def weights(out: Path, pointer: str = "last") -> dict[str, torch.Tensor]:
+    folder = out / "checkpoints" / (out / "checkpoints" / pointer).read_text().strip()
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_run(out: Path, other: Path) -> None:
+    for pointer in ("last", "best"):
+        one, two = weights(out, pointer), weights(other, pointer)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one), pointer
+    ours, theirs = (json.loads((o / "metrics.json").read_text()) for o in (out, other))
+    assert (ours["metrics"], ours["controls"]) == (theirs["metrics"], theirs["controls"])
+    rows = [[row for row in read_csv(o / "metrics.csv") if not row[2].startswith("time/")] for o in (out, other)]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_leaves_what_the_design_names(tiny_run: Path) -> None:
+    document = json.loads((tiny_run / "metrics.json").read_text())
+    assert list(document) == ["task", "split", "metrics", "controls", "seed", "data", "seconds", "versions"]
+    assert (document["task"], document["split"], document["seed"], document["data"]) == ("retrieval", "test", 0, "table")
+    assert {f"{name}_{number}" for name in NAMES for number in NUMBERS} | {"rsum"} <= set(document["metrics"])
+    assert list(document["controls"]) == ["chance", "shuffled_pairs", "constant_embeddings"]
+    assert document["controls"]["constant_embeddings"] == pytest.approx(document["controls"]["chance"])
+    assert all(0 <= v <= 1 for n, v in document["metrics"].items() if "R@" in n or "mAP" in n)
+    assert document["metrics"]["rsum"] > document["controls"]["chance"]["rsum"]
+    assert document["seconds"] > 0
+    assert {"mm", "torch", "python"} <= set(document["versions"])
+    rows = read_csv(tiny_run / "metrics.csv")
+    assert {"train/loss", "train/retrieval/image_text_loss", "train/lr", "time/items_per_s", "val/rsum"} <= {
+        row[2] for row in rows
+    }
+    losses = [float(row[3]) for row in rows if row[2] == "train/loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    for pointer in ("last", "best"):
+        folder = tiny_run / "checkpoints" / (tiny_run / "checkpoints" / pointer).read_text().strip()
+        assert {"model.safetensors", "encoders.json", "config.yaml", "state.json", "manifest.json"} <= {
+            file.name for file in folder.iterdir()
+        }
+    with Image.open(tiny_run / "figures" / "neighbours.png") as picture:
+        assert picture.format == "PNG"
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 500
+    assert read_config(Retrieval, ["--config", str(tiny_run)]).out == str(tiny_run)
+
+
+def test_the_index_of_a_run_answers(tiny_run: Path) -> None:
+    model, _ = retrieval.load(tiny_run)
+    index = Index.load(tiny_run / "index")
+    assert index.modalities == {"image": 8, "text": 16, "audio": 8}
+    assert index.run == str(tiny_run)
+    hit = Searcher(index, model).query(text="a red circle", k=1)[0]
+    assert (hit.id, hit.metadata["text"]) == ("text:test-red-circle#0", "a red circle")
+    assert hit.score == pytest.approx(1, abs=1e-5)
+    assert hit.metadata["colour"] == "red"  # columns of one's own go with it
+
+
+def test_again_says_finished_and_gives_the_same(script, tiny: list[str], tiny_run: Path) -> None:
+    before = (tiny_run / "metrics.json").read_text()
+    found = weights(tiny_run)
+    answer = script("train_retrieval", *tiny, f"out={tiny_run}")
+    assert answer.code == 0, answer.err
+    assert "is finished at step 24, nothing to train" in answer.out
+    document, earlier = json.loads((tiny_run / "metrics.json").read_text()), json.loads(before)
+    assert document == earlier
+    assert all(torch.equal(value, found[name]) for name, value in weights(tiny_run).items())
+    assert len(Index.load(tiny_run / "index")) == 32
+
+
+def test_config_yaml_repeats_a_run_bit_for_bit(script, tiny_run: Path, tmp_path: Path) -> None:
+    answer = script("train_retrieval", "--config", tiny_run / "config.yaml", f"out={tmp_path / 'again'}")
+    assert answer.code == 0, answer.err
+    assert_same_run(tmp_path / "again", tiny_run)
+
+
+def test_other_settings_in_the_same_folder_are_refused(script, tiny: list[str], tiny_run: Path) -> None:
+    answer = script("train_retrieval", *tiny, f"out={tiny_run}", "optim.lr=0.5")
+    assert answer.code == 2
+    assert "optim.lr: 0.001 there, 0.5 here" in answer.err
+
+
+def started(arguments: list[str], out: Path) -> subprocess.Popen:
+    """A training in a process of its own that has saved at least one checkpoint and is not done."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/train_retrieval.py"), *arguments, f"out={out}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    until = time.monotonic() + 120
+    while not (out / "checkpoints" / "last").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    return process
+
+
+def test_a_killed_run_goes_on_bit_for_bit(script, tiny: list[str], tiny_run: Path, tmp_path: Path) -> None:
+    process = started(tiny, tmp_path / "run")
+    process.kill()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, output + errors
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    answer = script("train_retrieval", *tiny, f"out={tmp_path / 'run'}")
+    assert answer.code == 0, answer.err
+    assert "goes on from step" in answer.out
+    assert_same_run(tmp_path / "run", tiny_run)
+
+
+def test_sigterm_saves_and_leaves_with_143(script, tiny: list[str], tiny_run: Path, tmp_path: Path) -> None:
+    process = started(tiny, tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "")
+    assert "Stopped at step" in output
+    assert script("train_retrieval", *tiny, f"out={tmp_path / 'run'}").code == 0
+    assert_same_run(tmp_path / "run", tiny_run)
+
+
+def test_the_embedded_world_from_end_to_end(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "EVALUATION_SCENES", 100)  # the thousand of a real run take a minute of evaluation
+    out = tmp_path / "world"
+    answer = script(
+        "train_retrieval",
+        "--config",
+        ROOT / "configs/retrieval/tiny.yaml",
+        "loop.steps=6",
+        "data.scenes=64",
+        f"out={out}",
+    )
+    assert answer.code == 0, answer.err
+    document = json.loads((out / "metrics.json").read_text())
+    assert list(document["controls"]) == [
+        "chance",
+        "shuffled_pairs",
+        "constant_embeddings",
+        "perfect_decoder",
+        "perfect_bag_of_words",
+        "image_alone",
+    ]
+    assert {"analogy_R@1", "analogy_R@10", "image+text_to_audio_R@1"} <= set(document["metrics"])
+    for line in ("perfect decoder", "perfect bag of words", "image alone", "shuffled pairs"):
+        assert f"  {line} " in answer.out
+    assert any(out.glob("events.out.tfevents.*"))
+    again = script("evaluate", out, "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["metrics"] == document["metrics"]
+    shown = script("query_index", out / "index", "--text", "a red circle", "--grid", tmp_path / "grid.png", "-k", "6")
+    assert shown.code == 0, shown.err
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 500
+
+
+def test_the_same_sentences_and_scores_whatever_the_order_of_modalities() -> None:
+    found = evaluate(one_hot(OWNERS), OWNERS)
+    other = evaluate(dict(reversed(one_hot(OWNERS).items())), dict(reversed(OWNERS.items())))
+    assert found == pytest.approx(other)
+
+
+def test_word_counts(items: data.Items) -> None:
+    counts = retrieval.word_counts(items, 5)
+    assert list(counts)[:2] in (["a", "one"], ["circle", "square"], ["a", "circle"])
+    assert counts == {"a": 8, "circle": 8, "one": 8, "in": 8, "square": 8}
+    assert len(retrieval.word_counts(items, 1)) == 9
