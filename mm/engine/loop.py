@@ -26,6 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from mm import distributed
 from mm.config import ConfigError, LoopConfig, OptimConfig, to_yaml
 from mm.engine.log import Log, Throughput, write_text
+from mm.engine.memory import keep_freed_memory
 from mm.engine.optim import Average, build_optimiser, schedule, set_rate
 from mm.engine.rng import preserved_rng
 from mm.engine.run import Progress, Run
@@ -97,6 +98,8 @@ def fit(
     device = distributed.init(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     model.to(device).train()
     optimiser = build_optimiser(model, optim, rates)
     average = Average(model, cfg.ema) if cfg.ema else None

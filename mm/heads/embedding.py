@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from mm.features import Features, masked_softmax
 
-FREQUENCIES = 6  # octaves of the place code: from one period over 64 places to one over 2
-
 
 class JointEmbedding(nn.Module):
     """One linear map per modality onto the unit sphere, after pooling.
@@ -20,7 +18,8 @@ class JointEmbedding(nn.Module):
         embed_dim: E.
         pool: {modality: "vector" | "attention"}: the encoder's own vector, or that vector beside learned attention over
             the map, which keeps where things are.
-        heads: attention heads, each a weighted mean of the map.
+        heads: windows of the attention, a square number.
+        head_dim: what each keeps of what it sees.
         dropout: share of the pooled vector hidden while training.
         temperature: start of the learnable temperature. Its inverse is kept as a logarithm, so that it stays positive
             (Radford et al. 2021, section 2.5).
@@ -37,6 +36,7 @@ class JointEmbedding(nn.Module):
         embed_dim: int,
         pool: Mapping[str, str],
         heads: int,
+        head_dim: int,
         dropout: float,
         temperature: float,
         bias: float | None = None,
@@ -52,8 +52,8 @@ class JointEmbedding(nn.Module):
                 raise ValueError(f"{modality}: pool must be 'vector' or 'attention': got {pool[modality]!r}.")
             pooled_dim = vector_dim
             if pool[modality] == "attention":
-                self.pools[modality] = AttentionPool(dim, heads)
-                pooled_dim += dim
+                self.pools[modality] = AttentionPool(dim, heads, head_dim)
+                pooled_dim += heads * head_dim
             self.project[modality] = nn.Sequential(
                 nn.LayerNorm(pooled_dim), nn.Dropout(dropout), nn.Linear(pooled_dim, embed_dim)
             )
@@ -68,57 +68,59 @@ class JointEmbedding(nn.Module):
         """Features of b inputs of one modality -> (b, E) unit vectors."""
         pooled = features.vector  # (b, D_v)
         if modality in self.pools:
-            attended = self.pools[modality](features)  # (b, D)
-            pooled = torch.cat([pooled, attended], dim=-1)  # (b, D_v + D)
+            attended = self.pools[modality](features)  # (b, heads * head_dim)
+            pooled = torch.cat([pooled, attended], dim=-1)  # (b, D_v + heads * head_dim)
         return functional.normalize(self.project[modality](pooled), dim=-1)  # (b, E)
 
 
 class AttentionPool(nn.Module):
-    """Each head looks at the places with its own learned query and keeps its own slice of what it sees.
+    """Weighted means of the map, each head looking mostly through its own soft window of the grid.
 
-    A place's key and value carry its content and a sinusoidal code of where it is, so the result can tell left from
-    right and first from last. Places may be of any number; padding has a weight of exactly zero.
+    A head's weight at a place is the softmax of what it thinks of the content plus a Gaussian of the distance to the
+    head's window. Windows start on a regular grid and move and widen by learning; without them all heads would start
+    alike, and a model of two things learns what they are long before it learns which is on the left. Places are
+    counted in shares of the real part of each input, so padding changes nothing.
 
     Args:
-        dim: D of the map; a multiple of `heads`.
-        heads: number of weighted means.
+        dim: D of the map.
+        heads: number of windows, a square number.
+        width: what each head keeps of what it sees.
 
     Raises:
-        ValueError: `dim` is not a multiple of `heads`.
+        ValueError: `heads` is not a square number.
     """
 
-    def __init__(self, dim: int, heads: int):
+    def __init__(self, dim: int, heads: int, width: int):
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"the width of the map must be a multiple of the heads: got {dim} and {heads}.")
+        side = math.isqrt(heads)
+        if side * side != heads or heads < 1:
+            raise ValueError(f"heads must be a square number, such as 4, 9 or 16: got {heads}.")
         self.norm = nn.LayerNorm(dim)
-        self.place = nn.Linear(4 * FREQUENCIES, dim)
         self.score = nn.Linear(dim, heads)
-        self.value = nn.Parameter(torch.randn(heads, dim, dim // heads) / math.sqrt(dim))
+        self.value = nn.Linear(dim, width)
+        middles = (torch.arange(side) + 0.5) / side  # (side,)
+        self.centre = nn.Parameter(torch.cartesian_prod(middles, middles))  # (heads, 2) row and column in 0..1
+        self.log_spread = nn.Parameter(torch.full((heads,), math.log(0.5 / side)))  # (heads,) in shares of the grid
 
     def forward(self, features: Features) -> Tensor:
-        """Features of b inputs -> (b, D)."""
-        code = place_code(features.grid).to(features.map)  # (N, 4 * FREQUENCIES)
-        content = self.norm(features.map) + self.place(code)  # (b, N, D)
-        scores = self.score(content).transpose(1, 2)  # (b, heads, N)
+        """Features of b inputs -> (b, heads * width)."""
+        content = self.norm(features.map)  # (b, N, D)
+        offset = places(features)[:, None] - self.centre[:, None]  # (b, heads, N, 2)
+        window = -offset.square().sum(-1) / (2 * (2 * self.log_spread).exp()[:, None])  # (b, heads, N)
+        scores = self.score(content).transpose(1, 2) + window  # (b, heads, N)
         weights = masked_softmax(scores, features.mask[:, None])  # (b, heads, N)
-        attended = weights @ content  # (b, heads, D)
-        # The value map is linear, so it may follow the weighted mean: once a head instead of once a place.
-        return torch.einsum("bhd,hde->bhe", attended, self.value).flatten(1)  # (b, D)
+        values = self.value(content).relu()  # (b, N, width)
+        return (weights.to(values.dtype) @ values).flatten(1)  # (b, heads * width)
 
 
-def place_code(grid: tuple[int, ...]) -> Tensor:
-    """Sine and cosine of each place's row and column at octave-spaced wavelengths (after Vaswani et al. 2017, 3.5).
+def places(features: Features) -> Tensor:
+    """Row and column of every place in 0..1, as shares of the real part of each input: (b, N, 2).
 
-    Args:
-        grid: (H, W), (L,) or (F, frames); one axis is laid out as a single row.
-
-    Returns:
-        (N, 4 * FREQUENCIES) float32, N = the product of the grid.
+    The grid's last axis (columns, frames, tokens) may be padded; one axis is laid out as a single row.
     """
-    rows, columns = grid if len(grid) == 2 else (1, *grid)
-    octaves = 2 * math.pi / 64 * 2.0 ** torch.arange(FREQUENCIES)  # (FREQUENCIES,) radians a place
-    by_row = torch.arange(rows)[:, None, None] * octaves  # (rows, 1, FREQUENCIES)
-    by_column = torch.arange(columns)[None, :, None] * octaves  # (1, columns, FREQUENCIES)
-    angles = torch.cat(torch.broadcast_tensors(by_row, by_column), dim=-1).flatten(0, 1)  # (N, 2 * FREQUENCIES)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)  # (N, 4 * FREQUENCIES)
+    rows, columns = features.grid if len(features.grid) == 2 else (1, *features.grid)
+    real = features.mask.unflatten(1, (rows, columns)).any(dim=1).sum(dim=1).clamp_min(1)  # (b,) columns
+    device = features.map.device
+    row = ((torch.arange(rows, device=device) + 0.5) / rows)[None, :, None]  # (1, rows, 1)
+    column = ((torch.arange(columns, device=device) + 0.5) / real[:, None])[:, None]  # (b, 1, columns)
+    return torch.stack(torch.broadcast_tensors(row, column), dim=-1).flatten(1, 2)  # (b, N, 2)

@@ -53,7 +53,8 @@ class HeadConfig:
 
     embed_dim: int = 256
     pool: PoolConfig = field(default_factory=PoolConfig)
-    heads: int = 8  # of the attention pool
+    heads: int = 16  # windows of the attention, a square number
+    head_dim: int = 64  # what each keeps of what it sees
     dropout: float = 0.0
     temperature: float = 0.07  # where the learnable temperature starts
 
@@ -232,6 +233,7 @@ def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> Joint
         embed_dim=cfg.head.embed_dim,
         pool=vars(cfg.head.pool),
         heads=cfg.head.heads,
+        head_dim=cfg.head.head_dim,
         dropout=cfg.head.dropout,
         temperature=cfg.head.temperature,
         bias=SIGLIP_BIAS if cfg.loss.name == "siglip" else None,
@@ -322,14 +324,14 @@ def sources(cfg: Retrieval, split: str, modality: str) -> dict[str, Source]:
 
 def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:
     """The batches of a run: a pure function of the seed and the step. Items in one modality alone teach nothing."""
+    prepare = {modality: model.encoder(modality).prepare for modality in cfg.modalities}
+    if cfg.data.skip_bad:
+        items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file
     if not isinstance(items, Scenes):  # which lack nothing
         known = [sum(bool(getattr(item, modality)) for modality in cfg.modalities) for item in items]
         items = [item for item, count in zip(items, known, strict=True) if count > 1]
         if len(items) < len(known):
             log.info("%d training items of %d are known in two modalities or more", len(items), len(known))
-    prepare = {modality: model.encoder(modality).prepare for modality in cfg.modalities}
-    if cfg.data.skip_bad:
-        items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file
     pairs = Pairs(
         items,
         {modality: function for modality, function in prepare.items() if modality not in model.cached},

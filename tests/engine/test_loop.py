@@ -45,7 +45,9 @@ def settings(**changes) -> LoopConfig:
 
 def network(dropout: float = 0.0) -> nn.Sequential:
     seed_everything(1)
-    return nn.Sequential(nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
+    return nn.Sequential(
+        nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1)
+    )
 
 
 def batches(start: int) -> Iterator[Tensor]:
@@ -487,7 +489,9 @@ def test_wrong_streams(tmp_path: Path, streams, message: str) -> None:
         train(tmp_path / "run", streams=streams)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # by torch's own import
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # by torch's own import
 def test_a_compiled_model_is_saved_under_its_own_names(tmp_path: Path) -> None:
     with torch.compiler.set_stance("force_eager"):  # the wrapper is there, the compiler's minute is saved
         compiled, _ = train(tmp_path / "compiled", cfg=settings(compile=True))

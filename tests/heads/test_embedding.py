@@ -1,11 +1,8 @@
-import math
-
 import pytest
 import torch
 
 from mm.features import Features, mask_from_lengths
 from mm.heads import AttentionPool, JointEmbedding
-from mm.heads.embedding import place_code
 
 
 def features(lengths: list[int], columns: int, dim: int = 8, vector_dim: int = 6) -> Features:
@@ -19,21 +16,30 @@ def head(pool: str = "attention") -> JointEmbedding:
     torch.manual_seed(0)
     inputs = {"image": (8, 6), "text": (8, 6)}
     pools = dict.fromkeys(inputs, pool)
-    return JointEmbedding(inputs, embed_dim=16, pool=pools, heads=2, dropout=0.5, temperature=0.07).eval()
+    return JointEmbedding(inputs, embed_dim=16, pool=pools, heads=4, head_dim=3, dropout=0.5, temperature=0.07).eval()
 
 
 def test_attention_pool_equals_a_loop_over_inputs_heads_and_places() -> None:
     torch.manual_seed(0)
-    pool = AttentionPool(8, heads=2)
-    given = features([5, 3], columns=5)
-    code = place_code(given.grid)
-    expected = torch.zeros(2, 8)
-    for b, real in enumerate([5, 3]):
-        content = [pool.norm(given.map[b, n]) + pool.place(code[n]) for n in range(real)]
-        for h in range(2):
-            weights = torch.stack([pool.score(c)[h] for c in content]).softmax(0)
-            values = torch.stack([c @ pool.value[h] for c in content])
-            expected[b, 4 * h : 4 * h + 4] = (weights[:, None] * values).sum(0)
+    pool = AttentionPool(8, heads=4, width=3)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 0]], dtype=torch.bool)  # two rows of three, or of two
+    given = Features(torch.randn(2, 6, 8), mask, torch.randn(2, 6), (2, 3))
+    expected = torch.zeros(2, 12)
+    for b, columns in enumerate([3, 2]):
+        real = [(r, c) for r in range(2) for c in range(columns)]
+        content = [pool.norm(given.map[b, 3 * r + c]) for r, c in real]
+        for h in range(4):
+            distances = [
+                ((r + 0.5) / 2 - pool.centre[h, 0]) ** 2 + ((c + 0.5) / columns - pool.centre[h, 1]) ** 2
+                for r, c in real
+            ]
+            scores = [
+                pool.score(x)[h] - d / (2 * pool.log_spread[h].exp() ** 2)
+                for x, d in zip(content, distances, strict=True)
+            ]
+            weights = torch.stack(scores).softmax(0)
+            values = torch.stack([pool.value(x).relu() for x in content])
+            expected[b, 3 * h : 3 * h + 3] = (weights[:, None] * values).sum(0)
     torch.testing.assert_close(pool(given), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -67,12 +73,9 @@ def test_attention_tells_a_mirrored_map_apart_and_the_vector_pool_does_not() -> 
     torch.testing.assert_close(vector.embed("image", given), vector.embed("image", mirrored))
 
 
-def test_place_code_is_that_of_the_row_and_the_column() -> None:
-    code = place_code((3, 5)).view(3, 5, -1)
-    wave = 2 * math.pi / 64 * 2**3
-    assert code[2, 4, 3] == pytest.approx(math.sin(wave * 2), abs=1e-6)
-    assert code[2, 4, 6 + 3] == pytest.approx(math.sin(wave * 4), abs=1e-6)
-    torch.testing.assert_close(place_code((5,)), place_code((1, 5)))
+def test_windows_start_on_a_grid() -> None:
+    centre = AttentionPool(8, heads=4, width=3).centre
+    assert centre.tolist() == [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]]
 
 
 def test_any_subset_of_modalities_and_a_positive_temperature() -> None:
@@ -88,10 +91,17 @@ def test_any_subset_of_modalities_and_a_positive_temperature() -> None:
     [
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"pool": {"image": "mean"}}, "pool must be 'vector' or 'attention'"),
-        ({"heads": 3}, "multiple of the heads"),
+        ({"heads": 3}, "heads must be a square number"),
     ],
 )
 def test_rejected_settings(change: dict, message: str) -> None:
-    settings = {"embed_dim": 4, "pool": {"image": "attention"}, "heads": 2, "dropout": 0.0, "temperature": 0.1}
+    settings = {
+        "embed_dim": 4,
+        "head_dim": 2,
+        "pool": {"image": "attention"},
+        "heads": 4,
+        "dropout": 0.0,
+        "temperature": 0.1,
+    }
     with pytest.raises(ValueError, match=message):
         JointEmbedding({"image": (8, 6)}, **{**settings, **change})

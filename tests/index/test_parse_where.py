@@ -56,7 +56,7 @@ def test_a_key_twice():
         parse_where(["fold=1", "split=test", "fold=2"])
 
 
-META = [{"fold": i % 5, "category": "dog rooster cat".split()[i % 3], "seconds": i / 4} for i in range(30)]
+META = [{"fold": i % 5, "category": ["dog", "rooster", "cat"][i % 3], "seconds": i / 4} for i in range(30)]
 LOOPS = {
     "fold=3": lambda m: m["fold"] == 3,
     "fold=1,2": lambda m: m["fold"] in (1, 2),

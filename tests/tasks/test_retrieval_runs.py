@@ -1,0 +1,183 @@
+"""Whole runs of `scripts/train_retrieval.py`: what they leave, repeated, killed, stopped, and on the embedded world."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from mm import data
+from mm.config import load as read_config
+from mm.engine.log import read_csv
+from mm.index import Index, Searcher
+from mm.tasks import retrieval
+from mm.tasks.retrieval import Retrieval
+
+ROOT = Path(__file__).parents[2]
+NAMES = [f"{a}_to_{b}" for a in data.MODALITIES for b in data.MODALITIES if a != b]
+NUMBERS = ["R@1", "R@5", "R@10", "MedR", "MeanR", "mAP@10"]
+
+
+def weights(out: Path, pointer: str = "last") -> dict[str, torch.Tensor]:
+    folder = out / "checkpoints" / (out / "checkpoints" / pointer).read_text().strip()
+    return load_file(folder / "model.safetensors")
+
+
+def colours(picture: Path) -> int:
+    """How many different colours a PNG has: 256 greys when it shows text alone."""
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        return len(image.convert("RGB").getcolors(maxcolors=2**24))
+
+
+def assert_same_run(out: Path, other: Path) -> None:
+    for pointer in ("last", "best"):
+        one, two = weights(out, pointer), weights(other, pointer)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one), pointer
+    ours, theirs = (json.loads((o / "metrics.json").read_text()) for o in (out, other))
+    assert (ours["metrics"], ours["controls"]) == (theirs["metrics"], theirs["controls"])
+    rows = [[row for row in read_csv(o / "metrics.csv") if not row[2].startswith("time/")] for o in (out, other)]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_leaves_what_the_design_names(tiny_run: Path) -> None:
+    document = json.loads((tiny_run / "metrics.json").read_text())
+    assert list(document) == ["task", "split", "metrics", "controls", "seed", "data", "seconds", "versions"]
+    assert [document[key] for key in ("task", "split", "seed", "data")] == ["retrieval", "test", 0, "table"]
+    assert {f"{name}_{number}" for name in NAMES for number in NUMBERS} | {"rsum"} <= set(document["metrics"])
+    assert list(document["controls"]) == ["chance", "shuffled_pairs", "constant_embeddings"]
+    assert document["controls"]["constant_embeddings"] == pytest.approx(document["controls"]["chance"])
+    assert all(0 <= v <= 1 for n, v in document["metrics"].items() if "R@" in n or "mAP" in n)
+    assert document["metrics"]["rsum"] > document["controls"]["chance"]["rsum"]
+    assert document["seconds"] > 0
+    assert {"mm", "torch", "python"} <= set(document["versions"])
+    rows = read_csv(tiny_run / "metrics.csv")
+    assert {"train/loss", "train/retrieval/image_text_loss", "train/lr", "time/items_per_s", "val/rsum"} <= {
+        row[2] for row in rows
+    }
+    losses = [float(row[3]) for row in rows if row[2] == "train/loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    for pointer in ("last", "best"):
+        folder = tiny_run / "checkpoints" / (tiny_run / "checkpoints" / pointer).read_text().strip()
+        assert {"model.safetensors", "encoders.json", "config.yaml", "state.json", "manifest.json"} <= {
+            file.name for file in folder.iterdir()
+        }
+    assert colours(tiny_run / "figures" / "neighbours.png") > 500
+    assert read_config(Retrieval, ["--config", str(tiny_run)]).out == str(tiny_run)
+
+
+def test_the_index_of_a_run_answers(tiny_run: Path) -> None:
+    model, _ = retrieval.load(tiny_run)
+    index = Index.load(tiny_run / "index")
+    assert index.modalities == {"image": 8, "text": 16, "audio": 8}
+    assert index.run == str(tiny_run)
+    hit = Searcher(index, model).query(text="a red circle", k=1)[0]
+    assert (hit.id, hit.metadata["text"]) == ("text:test-red-circle#0", "a red circle")
+    assert hit.score == pytest.approx(1, abs=1e-5)
+    assert hit.metadata["colour"] == "red"  # columns of one's own go with it
+
+
+def test_again_says_finished_and_gives_the_same(script, tiny: list[str], tiny_run: Path) -> None:
+    before = (tiny_run / "metrics.json").read_text()
+    found = weights(tiny_run)
+    answer = script("train_retrieval", *tiny, f"out={tiny_run}")
+    assert answer.code == 0, answer.err
+    assert "is finished at step 24, nothing to train" in answer.out
+    document, earlier = json.loads((tiny_run / "metrics.json").read_text()), json.loads(before)
+    assert document == earlier
+    assert all(torch.equal(value, found[name]) for name, value in weights(tiny_run).items())
+    assert len(Index.load(tiny_run / "index")) == 32
+
+
+def test_config_yaml_repeats_a_run_bit_for_bit(script, tiny_run: Path, tmp_path: Path) -> None:
+    answer = script("train_retrieval", "--config", tiny_run / "config.yaml", f"out={tmp_path / 'again'}")
+    assert answer.code == 0, answer.err
+    assert_same_run(tmp_path / "again", tiny_run)
+
+
+def test_other_settings_in_the_same_folder_are_refused(script, tiny: list[str], tiny_run: Path) -> None:
+    answer = script("train_retrieval", *tiny, f"out={tiny_run}", "optim.lr=0.5")
+    assert answer.code == 2
+    assert "optim.lr: 0.001 there, 0.5 here" in answer.err
+
+
+def started(arguments: list[str], out: Path) -> subprocess.Popen:
+    """A training in a process of its own that has saved at least one checkpoint and is not done."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/train_retrieval.py"), *arguments, f"out={out}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    until = time.monotonic() + 120
+    while not (out / "checkpoints" / "last").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    return process
+
+
+def test_a_killed_run_goes_on_bit_for_bit(script, tiny: list[str], tiny_run: Path, tmp_path: Path) -> None:
+    process = started(tiny, tmp_path / "run")
+    process.kill()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, output + errors
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    answer = script("train_retrieval", *tiny, f"out={tmp_path / 'run'}")
+    assert answer.code == 0, answer.err
+    assert "goes on from step" in answer.out
+    assert_same_run(tmp_path / "run", tiny_run)
+
+
+def test_sigterm_saves_and_leaves_with_143(script, tiny: list[str], tiny_run: Path, tmp_path: Path) -> None:
+    process = started(tiny, tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "")
+    assert "Stopped at step" in output
+    assert script("train_retrieval", *tiny, f"out={tmp_path / 'run'}").code == 0
+    assert_same_run(tmp_path / "run", tiny_run)
+
+
+def test_the_embedded_world_from_end_to_end(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "EVALUATION_SCENES", 100)  # the thousand of a real run take a minute of evaluation
+    out = tmp_path / "world"
+    answer = script(
+        "train_retrieval",
+        "--config",
+        ROOT / "configs/retrieval/tiny.yaml",
+        "loop.steps=6",
+        "data.scenes=64",
+        f"out={out}",
+    )
+    assert answer.code == 0, answer.err
+    document = json.loads((out / "metrics.json").read_text())
+    assert list(document["controls"]) == [
+        "chance",
+        "shuffled_pairs",
+        "constant_embeddings",
+        "perfect_decoder",
+        "perfect_bag_of_words",
+        "image_alone",
+    ]
+    assert {"analogy_R@1", "analogy_R@10", "image+text_to_audio_R@1"} <= set(document["metrics"])
+    for line in ("perfect decoder", "perfect bag of words", "image alone", "shuffled pairs"):
+        assert f"  {line} " in answer.out
+    assert any(out.glob("events.out.tfevents.*"))
+    again = script("evaluate", out, "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["metrics"] == document["metrics"]
+    for modality in ("image", "audio"):  # drawn again from the world, for there is no file
+        grid = tmp_path / f"{modality}.png"
+        options = ("--text", "a red circle", "--modality", modality, "--grid", grid, "-k", "4")
+        shown = script("query_index", out / "index", *options)
+        assert shown.code == 0, shown.err
+        assert [line.split()[2] for line in shown.out.splitlines()[:4]] == [modality] * 4
+        assert colours(grid) > 500
