@@ -41,7 +41,7 @@ def main() -> None:
         items = data.load(cfg.data, arguments.split, cfg.seed)
         split = {"split": arguments.split}
         entries = {m: [e._replace(meta=e.meta | split) for e in data.gallery(items, m)] for m in modalities}
-    index, _ = build(model, entries, skip_bad=arguments.skip_bad, run=arguments.run)
+    index, _ = build(model, entries, skip_bad=arguments.skip_bad, run=str(Path(arguments.run).absolute()))
     if arguments.vocabulary:
         counts = retrieval.word_counts(data.load(cfg.data, "train", cfg.seed), arguments.min_count)
         words = [Entry(f"word:{word}", word, word, {"text": word, "count": n}) for word, n in counts.items()]

@@ -9,11 +9,10 @@ when they are the run's own and the split is "test". With --ensemble the cosines
 import argparse
 import json
 import sys
-import time
 
 from mm import data
 from mm.config import clean_exit
-from mm.engine import start_logging, table, write_metrics
+from mm.engine import start_logging, table, training_seconds, write_metrics
 from mm.tasks import retrieval, retrieval_scores
 
 
@@ -28,7 +27,6 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
-    started = time.perf_counter()
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     items = data.load(cfg.data, arguments.split, cfg.seed)
     vectors, entries = retrieval_scores.embed_items(model, items, cfg)
@@ -50,7 +48,7 @@ def main() -> None:
             controls=controls,
             seed=cfg.seed,
             data=cfg.data.name,
-            seconds=time.perf_counter() - started,
+            seconds=training_seconds(arguments.run),
         )
 
 

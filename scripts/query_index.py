@@ -22,7 +22,7 @@ from mm.index.grid import Shown, draw_neighbours
 from mm.tasks import retrieval
 
 
-@clean_exit(OSError, ValueError, EOFError, IndexDamagedError)
+@clean_exit(OSError, ValueError, IndexDamagedError)
 def main() -> None:
     """Load, ask, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -58,7 +58,7 @@ def main() -> None:
     model, cfg = None, None
     if kind != "vector" or any(terms.values()) or arguments.run:
         model, cfg = retrieval.load(arguments.run or index.run)
-    source = given if kind == "text" else np.load(given, allow_pickle=False) if kind == "vector" else Path(given)
+    source = given if kind == "text" else read_vector(given) if kind == "vector" else Path(given)
     hits = Searcher(index, model).query(
         **{kind: source}, **terms, k=arguments.k, where=parse_where(arguments.where), modality=modality
     )
@@ -75,6 +75,17 @@ def main() -> None:
         query_cell = Shown("text" if kind == "vector" else kind, given, f"query{words}")
         picture = draw_neighbours([(query_cell, row)], arguments.grid)
         print(f"Picture: {picture}", file=sys.stderr if arguments.json else sys.stdout)
+
+
+def read_vector(file: str) -> np.ndarray:
+    """The numbers of a .npy file."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ConfigError(f"{file} must hold an array of numbers as numpy.save writes it: it does not.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise ConfigError(f"{file} must hold an array of numbers: got {getattr(array, 'dtype', 'an archive')}.")
+    return array
 
 
 def shown_hit(hit: Hit, split_sources: Callable[[str, str], Mapping[str, Source]] | None) -> Shown:

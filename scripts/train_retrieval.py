@@ -44,7 +44,9 @@ def main() -> None:
         rates=retrieval.rates(cfg),
         files=retrieval.description(model),
     )
-    if not distributed.is_main():
+    alone = distributed.is_main()
+    distributed.shutdown()  # the rest is for one process
+    if not alone:
         return
 
     vectors, entries = retrieval_scores.embed_items(model, test, cfg)
@@ -60,7 +62,7 @@ def main() -> None:
         data=cfg.data.name,
         seconds=progress.seconds,
     )
-    index = index_of(vectors, entries, model.fingerprint(), run=cfg.out)
+    index = index_of(vectors, entries, model.fingerprint(), run=str(Path(cfg.out).absolute()))
     index.save(Path(cfg.out, "index"))
     rows = [
         (Shown(modality, query.source), [Shown(m, e.source, f"{c:.2f}", e.owner == query.owner) for e, m, c in answers])

@@ -15,7 +15,6 @@ from mm.config import (
     ConfigError,
     LoopConfig,
     OptimConfig,
-    TextConfig,
     clean_exit,
     differences,
     load,
@@ -27,10 +26,21 @@ from mm.config import (
 
 
 @dataclass
-class Towers:
-    """Two encoders."""
+class Tower:
+    """One encoder."""
 
-    text: TextConfig = field(default_factory=TextConfig)
+    name: str = "gru"
+    hidden: int = 512
+    word_dim: int = 300
+    pool: Literal["last", "mean", "max"] = "max"
+    dropout: float = 0.0
+
+
+@dataclass
+class Towers:
+    """The encoders."""
+
+    text: Tower = field(default_factory=Tower)
 
 
 @dataclass

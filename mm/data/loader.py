@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from mm.data.cache import DamagedCacheError
 from mm.data.collate import collate
+from mm.data.item import UnreadableError
+
+DAMAGE = (UnreadableError, DamagedCacheError)
 
 
 class Examples(Protocol):
@@ -76,19 +80,53 @@ class Batches:
         return [(epoch, int(index)) for index in self._order[1][first : first + share]]
 
     def __call__(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
-        """The batches from `start_step` on, as `mm.data.collate.collate` makes them, pinned where there is a GPU."""
+        """The batches from `start_step` on, as `mm.data.collate.collate` makes them, pinned where there is a GPU.
+
+        Raises:
+            ValueError: `start_step` is negative.
+            UnreadableError, DamagedCacheError: (when it is its batch's turn) what an example is made of is damaged.
+        """
         if start_step < 0:
             raise ValueError(f"start_step must be at least 0: got {start_step}.")
         loader: DataLoader[Any] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]
+            _Told(self.dataset),  # type: ignore[arg-type]
             batch_sampler=_Keys(self, start_step),
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=_collated,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator().manual_seed(self.seed),  # else the loader would draw from torch's global one
         )
-        return iter(loader)
+        return _or_error(iter(loader))
+
+
+class _Told:
+    """A data set that gives a damaged example as its error: a loading process would bury the message in a traceback."""
+
+    def __init__(self, dataset: Examples):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | Exception:
+        try:
+            return self.dataset[key]
+        except DAMAGE as error:
+            return error
+
+
+def _collated(examples: list[Any]) -> dict[str, Any] | Exception:
+    """The batch of some examples, or the first error among them."""
+    return next((example for example in examples if isinstance(example, Exception)), None) or collate(examples)
+
+
+def _or_error(batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    """Batches, until one is an error."""
+    for batch in batches:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 class _Keys(Sampler[list[tuple[int, int]]]):

@@ -5,7 +5,7 @@ from mm.engine.log import Log, start_logging, write_json, write_metrics
 from mm.engine.loop import NonFiniteLoss, fit
 from mm.engine.report import table
 from mm.engine.rng import seed_everything
-from mm.engine.run import Progress
+from mm.engine.run import Progress, training_seconds
 from mm.engine.stop import Interrupted
 from mm.engine.stream import Stream
 
@@ -20,6 +20,7 @@ __all__ = [
     "seed_everything",
     "start_logging",
     "table",
+    "training_seconds",
     "write_json",
     "write_metrics",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import importlib.metadata
 import io
@@ -58,10 +59,16 @@ class Log:
             step: optimiser steps made.
             epoch: passes over the data made, if known.
             values: by name, such as **{"val/rsum": 312.4}.
+
+        Raises:
+            OSError: the disk is full; the message names the file.
         """
         rows = [(step, "" if epoch is None else round(epoch, 4), name, float(value)) for name, value in values.items()]
-        self._rows.writerows(rows)
-        self._file.flush()
+        try:
+            self._rows.writerows(rows)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         for name, value in values.items():
             if self._events:
                 self._events.add_scalar(name, value, step)
@@ -109,7 +116,8 @@ class Log:
 
     def close(self) -> None:
         """Finish all files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # every row was flushed when it was written, or the failure was raised then
+            self._file.close()
         if self._events:
             self._events.close()
 

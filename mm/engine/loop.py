@@ -146,6 +146,8 @@ class _Loop:
         begun = time.perf_counter() - progress.seconds
         with self._open():
             run.set_generators()
+            if not run.saved:
+                run.save_last()  # whenever the run is killed, there is a last beside a best
             while not progress.finished:
                 number = self._agree(stop.signal)
                 if self._evaluation_due() and not number:

@@ -15,9 +15,9 @@ def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, floa
         controls: {control: {name: number}}, each a row below the model's own.
 
     >>> print(table({"accuracy": 0.9}, {"chance": {"accuracy": 0.25}}))
-                      accuracy
-    result                90.0
-      chance              25.0
+                     accuracy
+    result               90.0
+      chance             25.0
     """
     groups: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():

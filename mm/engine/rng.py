@@ -17,7 +17,12 @@ def seed_everything(seed: int, rank: int = 0) -> None:
     Args:
         seed: at least 0.
         rank: of the process; all ranks that build one model use the same.
+
+    Raises:
+        ValueError: a negative seed.
     """
+    if seed < 0:
+        raise ValueError(f"the seed must be at least 0: got {seed}.")
     numbers = np.random.SeedSequence((seed, rank)).generate_state(3)
     random.seed(int(numbers[0]))
     np.random.seed(int(numbers[1]))

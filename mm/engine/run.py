@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FREE = (  # settings that may change when a run goes on: they do not affect what it learns
     "out",
+    "data.cache",
     "data.root",
     "data.workers",
     "loop.checkpoint_every",
@@ -173,3 +174,11 @@ class Run:
     def _surroundings(self) -> dict[str, Any]:
         """What must not change either, beside the settings."""
         return {"processes": distributed.world_size(), "streams": self.streams}
+
+
+def training_seconds(out: str | Path) -> float:
+    """How long a run has trained and evaluated, by its last checkpoint; 0.0 where there is none."""
+    folder = checkpoint.find(out, "last")
+    if folder is None:
+        return 0.0
+    return float(json.loads((folder / "state.json").read_text(encoding="utf-8"))["progress"]["seconds"])

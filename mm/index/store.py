@@ -216,7 +216,7 @@ class Index:
 
         Raises:
             IndexConflictError: another process is saving there, or has saved since this index was loaded from there.
-            OSError, RuntimeError: the disk is full, the folder cannot be written; what is there stays.
+            OSError: the disk is full, the folder cannot be written; what is there stays.
         """
         folder = Path(folder).absolute()
         self._saved[folder] = versions.write(folder, self._write, self._saved.get(folder))
@@ -237,8 +237,11 @@ class Index:
 
     def _write(self, folder: Path) -> dict[str, Any]:
         """Write the files of a version; returns its manifest."""
-        self._vectors.save(folder / VECTORS)
-        self._items.save(folder / ITEMS)
+        try:
+            self._vectors.save(folder / VECTORS)
+            self._items.save(folder / ITEMS)
+        except (RuntimeError, sqlite3.Error) as error:  # what FAISS and SQLite make of a full disk
+            raise OSError(f"the index cannot be written to {folder}: {error}") from error
         return {
             "format": FORMAT,
             "count": len(self),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mm.distributed import gather, gather_with_gradient, rank
+from mm.distributed import gather_with_gradient, rank
 from mm.losses.contrastive import hinge, info_nce, is_collapsed, siglip, triplet
 
 COLLAPSE_STEPS = 20  # steps in a row that make a collapse out of chance
@@ -50,7 +50,7 @@ class JointLoss:
         """{"image_text_loss": (), ...}.
 
         Args:
-            vectors: {modality: (b, E) unit vectors}.
+            vectors: {modality: (b, E) unit vectors}; the same modalities on every process, b may be 0.
             rows: {modality: (b,) int64, the places of these vectors in the batch, ascending}.
             owner: (B,) or (B, C) int64, see `belong_together`.
             logit_scale: inverse temperature of info_nce and siglip.
@@ -58,13 +58,8 @@ class JointLoss:
             step: optimiser steps made.
         """
         first_row = rank() * len(owner)
-        # Every process must take part in every gathering, also of a modality that none of its own rows has.
-        some = next(iter(vectors.values()))  # (b, E)
-        names = dict.fromkeys(itertools.chain(*sorted(gather(list(vectors)), key=len, reverse=True)))
-        vectors = {name: vectors.get(name, some.new_zeros(0, some.shape[1])) for name in names}
-        rows = {name: rows.get(name, owner.new_zeros(0)) for name in names}
         with torch.no_grad():
-            places = {modality: gather_with_gradient(rows[modality] + first_row) for modality in names}
+            places = {modality: gather_with_gradient(rows[modality] + first_row) for modality in vectors}
             owner = gather_with_gradient(owner)  # (B, ...)
         everywhere = {modality: gather_with_gradient(own) for modality, own in vectors.items()}
         parts = {}

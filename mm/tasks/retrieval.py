@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from mm import data, encoders
 from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
@@ -23,8 +24,8 @@ from mm.config import load as read_config
 from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, gallery, prepared, readable, unique
 from mm.data.item import Source
 from mm.data.synthetic import Scenes
+from mm.data.voices import SAMPLE_RATE
 from mm.distributed import rank, world_size
-from mm.features import pad
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
 from mm.vocabulary import Vocabulary, tokenize
@@ -98,13 +99,21 @@ class JointModel(nn.Module):
         encoders: {modality: encoder}.
         head: takes the features of each.
         cached: modalities whose batches hold trunk outputs from a cache, so that only the tail runs.
+        eval_views: fixed crops of a picture whose vectors `embed` averages.
     """
 
-    def __init__(self, encoders: Mapping[str, encoders.Encoder], head: JointEmbedding, cached: Iterable[str] = ()):
+    def __init__(
+        self,
+        encoders: Mapping[str, encoders.Encoder],
+        head: JointEmbedding,
+        cached: Iterable[str] = (),
+        eval_views: int = 1,
+    ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.head = head
         self.cached = frozenset(cached)
+        self.eval_views = eval_views
 
     def forward(self, batch: Mapping[str, Inputs]) -> Embedded:
         """Everything in a batch -> unit vectors of one space."""
@@ -114,6 +123,9 @@ class JointModel(nn.Module):
                 values, lengths, _ = batch[modality]
                 features = encoder(values, lengths, from_trunk=modality in self.cached)
                 vectors[modality] = self.head.embed(modality, features)
+        # Another process may have what this batch lacks, and waits for this one to take part in the gathering.
+        none = next(iter(vectors.values())).new_zeros(0, self.head.embed_dim)  # (0, E), of the dtype of the others
+        vectors = {modality: vectors.get(modality, none) for modality in self.encoders}
         return Embedded(vectors, self.head.logit_scale, self.head.logit_bias)
 
     @torch.no_grad()
@@ -122,7 +134,6 @@ class JointModel(nn.Module):
         modality: str,
         sources: Sequence[Source],
         *,
-        views: int = 1,
         cache: Cache | None = None,
         batch_size: int = 64,
         workers: int = 2,
@@ -131,7 +142,6 @@ class JointModel(nn.Module):
 
         Args:
             sources: files, arrays, or sentences.
-            views: fixed crops of every picture whose vectors are averaged.
             cache: trunk outputs of these sources; they are not decoded then.
             batch_size: items computed at once.
             workers: threads that read files ahead.
@@ -148,7 +158,7 @@ class JointModel(nn.Module):
         entries = [Entry(f"{modality} {i}", "", source, {}) for i, source in enumerate(sources)]
         total = torch.zeros(len(entries), self.head.embed_dim)  # (n, E)
         try:
-            for view in range(views):
+            for view in range(self.eval_views if modality == "image" else 1):
                 parts = []
                 prepare = encoder.prepare if cache is None else cache.row
                 for batch in prepared(entries, prepare, batch_size, workers, view):
@@ -194,18 +204,18 @@ def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
     """The model of a run; the vocabulary is made of the training sentences alone.
 
     Raises:
-        ValueError: an unknown modality or encoder, fewer than two modalities, or a cache of an encoder that trains.
+        ValueError: an unknown modality or encoder, fewer than two modalities, a cache of an encoder that trains, or a
+            sample rate that the embedded world does not have.
     """
     unknown = [m for m in cfg.modalities if m not in data.MODALITIES]
     if unknown or len(set(cfg.modalities)) < 2:
         raise ValueError(f"modalities must be two or more of {', '.join(data.MODALITIES)}: got {cfg.modalities}.")
+    if cfg.data.name == "synthetic" and "audio" in cfg.modalities and cfg.encoder.audio.sample_rate != SAMPLE_RATE:
+        raise ValueError(
+            f"the embedded world sounds at {SAMPLE_RATE} Hz: got encoder.audio.sample_rate="
+            f"{cfg.encoder.audio.sample_rate}. Leave it at {SAMPLE_RATE}."
+        )
     towers = {modality: build_encoder(modality, cfg.encoder, sentences) for modality in cfg.modalities}
-    for modality in cached_modalities(cfg):
-        if not towers[modality].frozen:
-            raise ValueError(
-                f"encoder.{modality}.cache keeps what the frozen part computes: nothing of {modality} is frozen. Set "
-                f"encoder.{modality}.freeze{' or encoder.image.train_from' if modality == 'image' else ''}."
-            )
     return joint_model(towers, cfg)
 
 
@@ -227,7 +237,17 @@ def build_encoder(modality: str, cfg: EncodersConfig, sentences: Iterable[str]) 
 
 
 def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> JointModel:
-    """Encoders under the head that the settings ask for."""
+    """Encoders under the head that the settings ask for.
+
+    Raises:
+        ValueError: a cache of an encoder of which nothing is frozen.
+    """
+    for modality in cached_modalities(cfg):
+        if not towers[modality].frozen:
+            raise ValueError(
+                f"encoder.{modality}.cache keeps what the frozen part computes: nothing of {modality} is frozen. Set "
+                f"encoder.{modality}.freeze{' or encoder.image.train_from' if modality == 'image' else ''}."
+            )
     head = JointEmbedding(
         {modality: (encoder.dim, encoder.vector_dim) for modality, encoder in towers.items()},
         embed_dim=cfg.head.embed_dim,
@@ -238,7 +258,7 @@ def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> Joint
         temperature=cfg.head.temperature,
         bias=SIGLIP_BIAS if cfg.loss.name == "siglip" else None,
     )
-    return JointModel(towers, head, cached_modalities(cfg))
+    return JointModel(towers, head, cached_modalities(cfg), cfg.data.eval_views)
 
 
 def cached_modalities(cfg: Retrieval) -> list[str]:
@@ -253,22 +273,31 @@ def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int)
     for modality in sorted(model.cached):
         encoder = model.encoder(modality)
         entries = unique(items, modality)
-        found[modality] = cached(
-            functools.partial(trunk_outputs, encoder),
-            [entry.source for entry in entries],
-            encoder.fingerprint("trunk"),
-            cfg.data.cache,
-            views=views if modality == "image" else 1,
-        )
+        with tqdm(desc=f"{modality} cache", unit=modality, disable=None) as bar:
+            found[modality] = cached(
+                functools.partial(trunk_outputs, encoder),
+                [entry.source for entry in entries],
+                encoder.fingerprint("trunk"),
+                cfg.data.cache,
+                views=views if modality == "image" else 1,
+                progress=functools.partial(show_progress, bar),
+            )
     return found
 
 
 @torch.no_grad()
 def trunk_outputs(encoder: encoders.Encoder, sources: list[Source], view: int) -> tuple[Tensor, Tensor | None]:
-    """What the frozen part of an encoder says of some sources, on the CPU."""
-    values, lengths = pad([encoder.prepare(source, view) for source in sources])
+    """What the frozen part of an encoder says of some sources, on the CPU; they are read by two threads."""
+    entries = [Entry(f"{encoder.modality} {i}", "", source, {}) for i, source in enumerate(sources)]
+    ((_, values, lengths),) = prepared(entries, encoder.prepare, len(entries), view=view)
     values, lengths = encoder.trunk(values.to(encoder.device), None if lengths is None else lengths.to(encoder.device))
     return values.cpu(), lengths
+
+
+def show_progress(bar: tqdm, done: int, total: int) -> None:
+    """Move a bar to `done` of `total`."""
+    bar.total = total
+    bar.update(done - bar.n)
 
 
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:
@@ -351,6 +380,8 @@ class Objective:
     def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
         """{"image_text_loss": (), ...}, which the loop adds up."""
         embedded: Embedded = model(batch)
-        rows = {modality: batch[modality].rows for modality in embedded.vectors}
-        scale = embedded.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        none = batch["owner"].new_zeros(0)
+        rows = {modality: batch[modality].rows if modality in batch else none for modality in embedded.vectors}
+        free = embedded.logit_scale.exp()
+        scale = free + (free.clamp(max=MAX_LOGIT_SCALE) - free).detach()  # a bound that lets the gradient back through
         return self.loss(embedded.vectors, rows, batch["owner"], scale, embedded.logit_bias, step)

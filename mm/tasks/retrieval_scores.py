@@ -28,7 +28,6 @@ def embed_items(
         vectors[modality] = model.embed(
             modality,
             [entry.source for entry in entries[modality]],
-            views=cfg.data.eval_views if modality == "image" else 1,
             cache=stored.get(modality),
         )
     return vectors, entries
@@ -39,7 +38,13 @@ def averaged(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
     Args:
         members: each {modality: (n, E) unit vectors}; E may differ.
+
+    Raises:
+        ValueError: they are not of the same modalities and items.
     """
+    sizes = [{modality: len(vectors) for modality, vectors in member.items()} for member in members]
+    if any(size != sizes[0] for size in sizes):
+        raise ValueError(f"an ensemble must embed the same items in the same modalities: got {sizes}.")
     together = {modality: [member[modality] for member in members] for modality in members[0]}
     return {modality: torch.cat(parts, dim=1) / len(parts) ** 0.5 for modality, parts in together.items()}
 

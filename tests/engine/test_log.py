@@ -137,6 +137,20 @@ def test_a_metric_that_is_no_number_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    log = Log(tmp_path, tensorboard=False)
+    log.scalars(1, a=1.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*metrics\.csv'"):
+            log.scalars(2, **{"a long name to fill the disk with": 2.0})
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_csv(tmp_path / "metrics.csv") == [["1", "", "a", "1.0"]]  # the second row was cut off
+
+
 def test_json_takes_arrays_and_paths_and_rejects_the_rest(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "x.json", {"p": tmp_path, "n": np.int64(3), "t": torch.ones(2), "u": "é"})
     assert json.loads((tmp_path / "a" / "x.json").read_text()) == {

@@ -256,7 +256,8 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(stop_module, "AGAIN_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, streams=interrupting(3, signal.SIGINT, times=2))
-    assert not (tmp_path / "checkpoints").exists()
+    folder = checkpoint.find(tmp_path, "last")
+    assert folder is not None and folder.name == "step-00000000"
 
 
 def test_it_runs_outside_the_main_thread(tmp_path: Path) -> None:
@@ -379,7 +380,7 @@ def test_other_settings_in_one_folder_are_refused(tmp_path: Path) -> None:
         train(tmp_path, streams=[Stream("letters", batches, step)], config=Task(loop=cfg))
     assert same(last_weights(tmp_path), kept)
     free = Task(out="elsewhere", loop=settings(threads=1, log_every=1, checkpoint_every=1, device="cpu"))
-    free.data.workers, free.data.root = 2, "/data"
+    free.data.workers, free.data.root, free.data.cache = 2, "/data", "/cache"
     threads = torch.get_num_threads()
     assert train(tmp_path, cfg=free.loop, config=free)[1].finished
     torch.set_num_threads(threads)
@@ -498,3 +499,22 @@ def test_a_compiled_model_is_saved_under_its_own_names(tmp_path: Path) -> None:
     plain, _ = train(tmp_path / "plain")
     assert same(last_weights(tmp_path / "compiled"), last_weights(tmp_path / "plain"))
     assert same(weights(compiled), weights(plain))
+
+
+def test_a_run_that_dies_between_its_first_evaluation_and_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    cfg = settings(evaluate_every=2, checkpoint_every=100)
+
+    def score(model: nn.Module) -> dict[str, float]:
+        return {"rsum": float(next(model.parameters()).sum())}
+
+    def dying(model: nn.Module, x: Tensor, number: int) -> dict[str, Tensor]:
+        if number == 3:
+            raise KeyError("the power went")
+        return step(model, x, number)
+
+    with pytest.raises(KeyError):
+        train(tmp_path / "killed", network(0.5), [Stream("digits", batches, dying)], cfg, evaluate=score)
+    assert checkpoint.find(tmp_path / "killed", "best") is not None
+    train(tmp_path / "killed", network(0.5), cfg=cfg, evaluate=score)
+    train(tmp_path / "whole", network(0.5), cfg=cfg, evaluate=score)
+    assert same(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))

@@ -6,6 +6,7 @@ python tiny.py crash OUT                    as storm, but a child is killed at i
 """
 
 import contextlib
+import importlib
 import os
 import random
 import shutil
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # once, before the children: an optimiser would import it in each of them
 from torch import Tensor, nn
 
 from mm.config import LoopConfig, OptimConfig, clean_exit, load
@@ -164,6 +164,7 @@ def main() -> None:
     """What the command line asks for."""
     torch.set_num_threads(1)
     start_logging()
+    importlib.import_module("torch._dynamo")  # once, before the children: an optimiser would import it in each of them
     what, out, *rest = sys.argv[1:]
     if what == "train":
         train(load(Tiny, [f"out={out}", *rest]))

@@ -86,6 +86,12 @@ def test_any_subset_of_modalities_and_a_positive_temperature() -> None:
     assert model.logit_scale.exp().item() == pytest.approx(1 / 0.07)
 
 
+def test_vectors_are_unit_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = head().embed("image", features([4, 3], columns=4))
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

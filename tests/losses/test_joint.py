@@ -117,17 +117,19 @@ class Towers(nn.Module):
         )
 
     def forward(self, inputs):
-        return {m: functional.normalize(values @ self.maps[m], dim=-1) for m, values in inputs.items()}
+        return {  # a joint model gives vectors without a gradient for what no row has
+            m: functional.normalize(values @ self.maps[m], dim=-1) if len(values) else values.new_zeros(0, 4)
+            for m, values in inputs.items()
+        }
 
 
 def share(rows, first, stop):
-    """The part of the global batch from row `first` on: inputs and rows; a modality that no row has is not there."""
+    """The part of the global batch from row `first` on: inputs and rows; of a modality that no row has, none."""
     inputs, own = {}, {}
     for seed, modality in enumerate(ROWS):
         here = (rows[modality] >= first) & (rows[modality] < stop)
-        if here.any():
-            inputs[modality] = unit(len(rows[modality]), 10 + seed, dim=5)[here]
-            own[modality] = rows[modality][here] - first
+        inputs[modality] = unit(len(rows[modality]), 10 + seed, dim=5)[here]
+        own[modality] = rows[modality][here] - first
     return inputs, own
 
 

@@ -186,6 +186,24 @@ def test_a_step_gives_every_weight_a_gradient(config, items: data.Items, loss: s
     assert idle <= (set() if loss in ("info_nce", "siglip") else {"head.logit_scale"})
 
 
+@pytest.mark.parametrize("amp", [False, True])
+def test_what_a_batch_lacks_has_no_rows(config, items: data.Items, amp: bool) -> None:
+    cfg = config()
+    torch.manual_seed(2)
+    model = build_model(cfg, retrieval.sentences(items))
+    batch = batch_of(model, items, ("text", "image"))
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        embedded = model(batch)
+        assert list(Objective(cfg.loss)(model, batch, 0)) == ["image_text_loss"]
+    assert {m: tuple(v.shape) for m, v in embedded.vectors.items()} == {
+        "image": (8, 32),
+        "text": (8, 32),
+        "audio": (0, 32),
+    }
+    # Processes exchange these: whether one has rows or not must not change the type.
+    assert {v.dtype for v in embedded.vectors.values()} == {torch.bfloat16 if amp else torch.float32}
+
+
 def test_items_in_one_modality_alone_are_left_out(config, items: data.Items) -> None:
     cfg = config("modalities=[image, text]", "data.batch_size=16")
     model = build_model(cfg, retrieval.sentences(items))

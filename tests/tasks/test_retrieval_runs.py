@@ -119,7 +119,10 @@ def started(arguments: list[str], out: Path) -> subprocess.Popen:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     until = time.monotonic() + 120
-    while not (out / "checkpoints" / "last").exists() and process.poll() is None and time.monotonic() < until:
+    pointer = out / "checkpoints" / "last"
+    while process.poll() is None and time.monotonic() < until:
+        if pointer.exists() and not pointer.read_text().startswith("step-00000000"):
+            break
         time.sleep(0.005)
     return process
 

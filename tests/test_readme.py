@@ -1,0 +1,196 @@
+"""Every command and every Python block of README.md runs, in the order in which they stand, with fewer steps.
+
+They run in a folder of its own that has the repository's scripts and configs, and small parts of the real data sets
+where those are laid out. What needs a set that is not there is skipped; a run that such a training would have left is
+replaced by one on made-up pictures.
+"""
+
+import csv
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mm import data
+from mm.config import load as read_config
+from mm.tasks.retrieval import Retrieval
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+PHOTOGRAPHS = 24  # of each split of Flickr8k
+FEW = [
+    "loop.steps=2",
+    "loop.evaluate_every=0",
+    "loop.checkpoint_every=2",
+    "loop.tensorboard=false",
+    "data.batch_size=16",
+    "data.scenes=64",
+    "data.views=1",
+    "data.workers=0",
+]
+
+
+def commands() -> list[str]:
+    """What a reader may copy into a shell: lines of console blocks, and commands between backticks in the text."""
+    shell = "\n".join(text for language, text in FENCED if language in ("console", "bash", "sh", "shell"))
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    lines = [*shell.replace("\\\n", " ").splitlines(), *re.findall(r"`([^`\n]+)`", prose)]
+    found = (shlex.join(shlex.split(line.removeprefix("$ "), comments=True)) for line in lines)
+    return list(dict.fromkeys(c for c in found if re.match(r"(python|make|torchrun) ", c) and "..." not in c))
+
+
+COMMANDS = commands()
+ASKED = [  # the sentences of its queries: the small vocabularies here must know their words
+    said
+    for words in map(shlex.split, COMMANDS)
+    for option, said in itertools.pairwise(words)
+    if option in ("--text", "--plus-text", "--minus-text")
+]
+PYTHON = [text for language, text in FENCED if language == "python"]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory, own_table: Path) -> Iterator[Path]:
+    """The folder that the commands run in."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("scripts", "configs", "docs", "mm", "Makefile"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(own_table.parent / "red-circle.jpg", folder / "photo.jpg")
+    shutil.copy(own_table.parent / "red-circle.wav", folder / "clip.wav")
+    root = Path(os.environ.get("MM_DATA", "") or ROOT / "data")
+    (folder / "data").mkdir()
+    for found in root.iterdir() if root.is_dir() else ():
+        (folder / "data" / found.name).symlink_to(found)
+    if (root / "flickr8k").is_dir():
+        few_photographs(root / "flickr8k", folder / "data" / "flickr8k")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MM_DATA", raising=False)
+        patch.setattr(data, "EVALUATION_SCENES", 60)
+        yield folder
+
+
+def few_photographs(whole: Path, part: Path) -> None:
+    """Flickr8k with the first photographs of each split; the queries of the README are added to training captions."""
+    part.unlink()
+    part.mkdir()
+    document = json.loads((whole / "dataset_flickr8k.json").read_text(encoding="utf-8"))
+    by_split: dict[str, list] = {}
+    for row in document["images"]:
+        by_split.setdefault(row["split"], []).append(row)
+    document["images"] = [row for rows in by_split.values() for row in rows[:PHOTOGRAPHS]]
+    for row in by_split["train"][:PHOTOGRAPHS]:
+        row["sentences"][0]["raw"] += " " + " ".join(ASKED)
+    (part / "dataset_flickr8k.json").write_text(json.dumps(document))
+    for other in whole.iterdir():
+        if other.name != "dataset_flickr8k.json":
+            (part / other.name).symlink_to(other)
+
+
+@pytest.fixture(scope="module")
+def stand_in(script, tiny: list[str], own_table: Path, sandbox: Path):
+    """stand_in(run) leaves a run at a path where there is none; it knows the words that README's queries use."""
+
+    def make(run: str) -> None:
+        if Path(run).exists():
+            return
+        with own_table.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        spoken = " ".join([*ASKED, *re.findall(r'"([^"\n]*)"', "".join(PYTHON))])
+        table = own_table.with_name("readme.csv")
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([[*header, "text_3"], *([*row, spoken] for row in rows)])
+        answer = script("train_retrieval", *tiny, f"data.file={table}", "loop.steps=2", f"out={run}")
+        assert answer.code == 0, answer.err
+
+    return make
+
+
+def test_the_readme_has_commands() -> None:
+    assert any(command.startswith("python scripts/train_retrieval.py") for command in COMMANDS)
+    assert {"make demo", "make test"} <= set(COMMANDS)
+    assert PYTHON
+    assert README.index("make demo") < len("\n".join(README.splitlines()[:40]))  # on the first screen
+    assert README.index("make test") < len("\n".join(README.splitlines()[:40]))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=COMMANDS)
+def test_command(command: str, script, sandbox: Path, stand_in) -> None:
+    program, *words = shlex.split(command)
+    if program == "torchrun":
+        words = words[next(i for i, word in enumerate(words) if word.endswith(".py")) :]  # mm/engine's tests start two
+    if program == "make":
+        words = recipe(words[0])
+    path, *arguments = words
+    name = Path(path).stem
+    if name == "pytest" or name == "benchmark":
+        assert (ROOT / "tests").is_dir() if name == "pytest" else script(name, "--help").code == 0
+        return
+    if name.startswith("train_") and "--help" not in arguments:
+        arguments += FEW
+        cfg = read_config(Retrieval, arguments, default=ROOT / "configs/retrieval/default.yaml")
+        needed = [file for file in (cfg.encoder.image.weights, cfg.encoder.audio.weights) if file]
+        if missing := [file for file in needed if not Path(file).exists()]:
+            pytest.skip(f"{', '.join(missing)} are not there")
+        try:
+            data.load(cfg.data, "test", cfg.seed)
+        except FileNotFoundError as error:
+            pytest.skip(f"the real data set is not laid out: {error}")
+    elif name in ("evaluate", "build_index"):
+        for run in [word for word in arguments if word.startswith("runs/")]:
+            stand_in(run)
+    answer = script(name, *arguments)
+    assert answer.code == 0, (answer.out, answer.err)
+    for picture in [word for word in arguments if word.endswith(".png")]:
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+def recipe(target: str) -> list[str]:
+    """The script or tool that a target of the Makefile runs last, and its arguments."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout.splitlines()[-1], comments=True)
+    if "pytest" in words:
+        return ["pytest"]
+    found = [word for word in words if word.endswith(".py")]
+    assert found, f"make {target} runs {done.stdout}"
+    assert (ROOT / found[0]).is_file()
+    return words[words.index(found[0]) :]
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_python_block(number: int, sandbox: Path, stand_in, capsys: pytest.CaptureFixture) -> None:
+    code = PYTHON[number]
+    for file in re.findall(r'"(data/[^"]+)"', code):
+        if not Path(file).exists():
+            pytest.skip(f"{file} is not there")
+    for run in re.findall(r'"(runs/[^"/]+)"', code):
+        stand_in(run)
+    exec(compile(code, f"README.md, Python block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_files_that_the_readme_names_are_there() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for config in re.findall(r"configs/\S+?\.yaml", README):
+        assert (ROOT / config).exists(), config
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
+def test_the_makefile_runs_what_is_there(target: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for script_file in re.findall(r"scripts/\w+\.py", done.stdout):
+        assert (ROOT / script_file).is_file()
