@@ -10,6 +10,7 @@ busy; results that disagree are one: exit code 1.
 
 import argparse
 import copy
+import ctypes
 import difflib
 import itertools
 import json
@@ -92,6 +93,13 @@ def alternate(repeats: int, *jobs: Callable[[], Any]) -> tuple[list[float], list
         cpu[number].append(time.process_time() - begun[0])
         wall[number].append(time.perf_counter() - begun[1])
     return [statistics.median(each) for each in cpu], [statistics.median(each) for each in wall], results
+
+
+def keep_freed_memory() -> None:
+    """Have glibc reuse large blocks: fresh pages, which come and go by chance, cost as much as a small network."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    for option in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, bytes
+        mallopt(option, 2**30)
 
 
 def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -347,6 +355,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     torch.set_num_threads(1)
+    keep_freed_memory()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"load average {load}\n{'name':<24}{'ours, s':>10}{'plain, s':>11}  clock  ratio    goal          agreement")
     results = []

@@ -77,7 +77,7 @@ def test_the_jobs_take_turns_and_the_last_results_come_back(benchmark: ModuleTyp
     assert len(cpu) == len(wall) == 2
 
 
-def test_the_plain_reference_ranks_what_can_be_counted(benchmark: ModuleType) -> None:
+def test_pairs_are_unit_vectors_and_each_image_has_its_captions(benchmark: ModuleType) -> None:
     a, b, owner_a, owner_b = benchmark.pairs(4, 12, 3)
     assert sorted(owner_b.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3] and owner_a.tolist() == [0, 1, 2, 3]
     assert np.allclose(np.linalg.norm(a, axis=1), 1) and np.allclose(np.linalg.norm(b, axis=1), 1)

@@ -186,7 +186,7 @@ def test_settings_of_the_loss_arrive(changed: str, value: Any) -> None:
     ],
 )
 def test_settings_of_the_model_change_the_model(key: str, value: str) -> None:
-    tiny = ["--config", str(ROOT / "configs/retrieval/tiny.yaml")]
+    tiny = ["--config", str(ROOT / "configs/retrieval/tiny.yaml"), "data.name=table"]
     described = []
     for more in ([], [f"{key}={value}"]):
         torch.manual_seed(0)

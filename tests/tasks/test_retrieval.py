@@ -83,21 +83,21 @@ def test_views_are_averaged(model: JointModel, items: data.Items) -> None:
             pictures = torch.stack([encoder.prepare(source, view) for source in sources])
             single.append(model.head.embed("image", encoder(pictures)))
     expected = functional.normalize(sum(single), dim=-1)
-    torch.testing.assert_close(model.embed("image", sources, views=3), expected, rtol=0, atol=2e-6)
+    model.eval_views = 3
+    torch.testing.assert_close(model.embed("image", sources), expected, rtol=0, atol=2e-6)
     assert not torch.allclose(expected, single[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_what_a_cache_kept_gives_the_same_vectors(config, items: data.Items, modality: str) -> None:
-    cfg = config(f"encoder.{modality}.freeze=true", f"encoder.{modality}.cache=true")
+    cfg = config(f"encoder.{modality}.freeze=true", f"encoder.{modality}.cache=true", "data.eval_views=2")
     torch.manual_seed(1)
     model = build_model(cfg, retrieval.sentences(items)).eval()
-    views = 2 if modality == "image" else 1
     found = caches(model, items, cfg, 2)
     assert list(found) == [modality]
     sources = sources_of(items, modality)
-    plain = model.embed(modality, sources, views=views)
-    kept = model.embed(modality, sources, views=views, cache=found[modality])
+    plain = model.embed(modality, sources)
+    kept = model.embed(modality, sources, cache=found[modality])
     torch.testing.assert_close(kept, plain, rtol=0, atol=2e-3)  # it is kept in half precision
     assert float((plain - plain.roll(1, 0)).abs().max()) > 0.02  # while different sources are further apart
 
@@ -165,6 +165,11 @@ def test_modalities_must_be_two_or_more(config, items: data.Items, modalities: s
         build_model(config(f"modalities={modalities}"), retrieval.sentences(items))
 
 
+def test_the_embedded_world_has_one_sample_rate(config, items: data.Items) -> None:
+    with pytest.raises(ValueError, match=r"sounds at 16000 Hz: got encoder\.audio\.sample_rate=8000"):
+        build_model(config("data.name=synthetic", "encoder.audio.sample_rate=8000"), retrieval.sentences(items))
+
+
 def test_a_cache_of_what_trains_is_refused(config, items: data.Items) -> None:
     with pytest.raises(ValueError, match=r"encoder\.image\.cache .*nothing of image is frozen\. Set"):
         build_model(config("encoder.image.cache=true"), retrieval.sentences(items))
@@ -201,7 +206,7 @@ def test_what_a_batch_lacks_has_no_rows(config, items: data.Items, amp: bool) ->
         "audio": (0, 32),
     }
     # Processes exchange these: whether one has rows or not must not change the type.
-    assert {v.dtype for v in embedded.vectors.values()} == {torch.bfloat16 if amp else torch.float32}
+    assert {v.dtype for v in embedded.vectors.values()} == {torch.float32}
 
 
 def test_items_in_one_modality_alone_are_left_out(config, items: data.Items) -> None:
@@ -416,9 +421,16 @@ def test_complete_evaluates_items_known_in_every_modality(config, model: JointMo
     assert {m: len(e) for m, e in entries.items()} == {"image": 9, "text": 17, "audio": 8}
 
 
-def test_eval_views_are_used(config, model: JointModel, items: data.Items) -> None:
-    vectors, _ = retrieval_scores.embed_items(model, items, config("data.eval_views=2"))
-    torch.testing.assert_close(vectors["image"], model.embed("image", sources_of(items, "image"), views=2))
+def test_eval_views_are_used(config, items: data.Items) -> None:
+    vectors = []
+    for views in (1, 2):
+        cfg = config(f"data.eval_views={views}", "modalities=[image, text]")
+        torch.manual_seed(0)
+        model = build_model(cfg, retrieval.sentences(items)).eval()
+        vectors.append(retrieval_scores.embed_items(model, items, cfg)[0])
+        torch.testing.assert_close(vectors[-1]["image"], model.embed("image", sources_of(items, "image")))
+    assert not torch.allclose(vectors[0]["image"], vectors[1]["image"], atol=1e-4)
+    assert torch.equal(vectors[0]["text"], vectors[1]["text"])
 
 
 def test_examples_are_the_nearest(model: JointModel) -> None:
