@@ -1,6 +1,8 @@
 # `make demo` and `make test` need nothing but Python 3.11: they make .venv and install the pinned versions first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Threads that wait asleep: on a busy machine, threads that spin take the cores from those that work.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint bench clean
 
