@@ -28,6 +28,10 @@ class Features(NamedTuple):
         """The same features on another device."""
         return Features(self.map.to(device), self.mask.to(device), self.vector.to(device), self.grid)
 
+    def unit(self) -> Tensor:
+        """(B, D_v) the vectors at unit length, so that inner products are cosines; a zero vector stays zero."""
+        return torch.nn.functional.normalize(self.vector, dim=-1)  # (B, D_v)
+
 
 def mask_from_lengths(lengths: Tensor, places: int) -> Tensor:
     """True at the first `lengths[b]` of `places` places.

@@ -101,6 +101,8 @@ class Run:
             return
         checkpoint.verify(folder)
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if state["progress"]["step"] == 0:
+            return  # nothing is learned yet: start anew, with whatever settings
         changed = differences(self.config, folder / "config.yaml", ignore=FREE)
         for name, value in self._surroundings().items():
             changed += [f"{name}: {state[name]!r} there, {value!r} here"] if state[name] != value else []

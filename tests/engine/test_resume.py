@@ -88,7 +88,8 @@ def test_an_interrupted_process_says_130_and_goes_on(uninterrupted: Path, tmp_pa
         text=True,
     )
     until = time.monotonic() + 120
-    while not (out / "checkpoints" / "last").exists() and time.monotonic() < until:
+    pointer = out / "checkpoints" / "last"
+    while not (pointer.exists() and int(pointer.read_text().strip()[-8:]) > 0) and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
