@@ -13,7 +13,7 @@ from pathlib import Path
 from mm import data
 from mm.config import clean_exit
 from mm.data import Entry
-from mm.engine import start_logging
+from mm.engine import keep_freed_memory, start_logging
 from mm.index import IndexConflictError, IndexDamagedError, build
 from mm.tasks import retrieval
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     start_logging()
+    keep_freed_memory()  # a third less CPU for a network over many pictures
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     modalities = arguments.modality or (["image"] if arguments.folder else cfg.modalities)
     if arguments.folder:

@@ -3,6 +3,7 @@
 from mm.engine.checkpoint import CheckpointError
 from mm.engine.log import Log, start_logging, write_json, write_metrics
 from mm.engine.loop import NonFiniteLoss, fit
+from mm.engine.memory import keep_freed_memory
 from mm.engine.report import table
 from mm.engine.rng import seed_everything
 from mm.engine.run import Progress, training_seconds
@@ -17,6 +18,7 @@ __all__ = [
     "Progress",
     "Stream",
     "fit",
+    "keep_freed_memory",
     "seed_everything",
     "start_logging",
     "table",
