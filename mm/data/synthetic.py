@@ -26,8 +26,7 @@ class World:
     """How difficult the world is.
 
     Val and test scenes are told apart: each caption, and each row of voices, is that of one scene alone. Scenes of
-    the train split come in neighbours: 2 k and 2 k + 1 are twins or variants of one another in the shares below, so
-    that a batch that keeps neighbours together teaches order, which a random batch hardly needs.
+    the train split come in neighbours: 2 k and 2 k + 1 are twins or variants of one another in the shares below.
 
     Raises:
         ValueError: a share outside 0..1, a negative strength, or an unknown choice.
