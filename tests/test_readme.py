@@ -157,7 +157,9 @@ def recipe(target: str) -> list[str]:
     """The script or tool that a target of the Makefile runs last, and its arguments."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    done = subprocess.run(["make", "--no-print-directory", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     words = shlex.split(done.stdout.splitlines()[-1], comments=True)
     if "pytest" in words:
@@ -190,7 +192,9 @@ def test_files_that_the_readme_names_are_there() -> None:
 def test_the_makefile_runs_what_is_there(target: str) -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    done = subprocess.run(["make", "--no-print-directory", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     for script_file in re.findall(r"scripts/\w+\.py", done.stdout):
         assert (ROOT / script_file).is_file()
