@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mm.encoders.small_cnn import small_cnn
 
@@ -118,3 +119,18 @@ def tree(modules: dict[str, nn.Module]) -> nn.Module:
             node = node.get_submodule(parent)
         node.add_module(leaf, module)
     return root
+
+
+def fold(module: nn.Module) -> None:
+    """Let every convolution take in the BatchNorm that stands right behind it; for a network in eval mode.
+
+    Children of one module are taken to run in their order, as those of every network of the table do.
+    """
+    before: tuple[str, nn.Module] = ("", nn.Identity())
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, nn.Identity())
+        else:
+            fold(child)
+        before = name, child

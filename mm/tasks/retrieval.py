@@ -152,9 +152,10 @@ class JointModel(nn.Module):
         """
         if not len(sources):
             raise ValueError(f"there must be at least one {modality} to embed: got none.")
-        encoder, device = self.encoder(modality), self.head.logit_scale.device
+        device = self.head.logit_scale.device
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
+        encoder = self.encoder(modality).folded()
         entries = [Entry(f"{modality} {i}", "", source, {}) for i, source in enumerate(sources)]
         total = torch.zeros(len(entries), self.head.embed_dim)  # (n, E)
         try:
@@ -275,7 +276,7 @@ def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int)
         entries = unique(items, modality)
         with tqdm(desc=f"{modality} cache", unit=modality, disable=None) as bar:
             found[modality] = cached(
-                functools.partial(trunk_outputs, encoder),
+                functools.partial(trunk_outputs, encoder.folded()),
                 [entry.source for entry in entries],
                 encoder.fingerprint("trunk"),
                 cfg.data.cache,

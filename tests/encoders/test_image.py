@@ -137,7 +137,12 @@ def test_state_dicts_of_torchvision_give_torchvisions_features(name):
     else:
         assert features.grid == expected.shape[2:]
         assert close(features.map, expected.flatten(2).transpose(1, 2))
-    filled = encoder.fingerprint()
+    filled, folded = encoder.fingerprint(), encoder.folded()
+    with torch.no_grad():
+        assert close(folded(x).map, features.map)
+    behind = {type(part).__name__ for part in folded.modules()} & {"BatchNorm2d"}
+    assert behind == ({"BatchNorm2d"} if name.startswith("densenet") else set())  # whose norms stand before
+    assert encoder.fingerprint() == filled
     load_torchvision(encoder, as_published(model.state_dict()), "older.pth")
     assert encoder.fingerprint() == filled
 
