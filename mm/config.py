@@ -10,7 +10,6 @@ import difflib
 import inspect
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -192,17 +191,8 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def write(config: Any, path: str | Path) -> None:
-    """Write all settings into a YAML file, which appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(to_yaml(config), encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def differences(config: Any, path: str | Path, ignore: Sequence[str] = ()) -> list[str]:
-    """What differs between settings and a YAML file that `write` made, a line for each key.
+    """What differs between settings and a YAML file that holds `to_yaml`, a line for each key.
 
     Args:
         config: a dataclass instance.

@@ -2,12 +2,13 @@
 
 import difflib
 import json
-import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from mm.files import write_json
 
 PAD, START, END, UNK = range(4)
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -129,15 +130,8 @@ class Vocabulary:
         return difflib.get_close_matches(word.lower(), self.words, n=count)
 
     def save(self, path: str | Path) -> None:
-        """Write a JSON file, under a temporary name first: an earlier file is replaced whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            beside.write_text(json.dumps({"words": self.words}, ensure_ascii=False, indent=0), encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write a JSON file, whole or not at all."""
+        write_json(path, {"words": self.words})
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from mm.config import ConfigError, clean_exit
-from mm.data.item import Source, nearest
+from mm.data.item import Source
 from mm.engine import start_logging
 from mm.index import Hit, Index, IndexDamagedError, Searcher, parse_where
 from mm.index.grid import Shown, draw_neighbours
+from mm.naming import hint
 from mm.tasks import retrieval
 
 
@@ -46,8 +47,8 @@ def main() -> None:
 
     index, modality = Index.load(arguments.index), arguments.modality
     if modality is not None and modality not in index.modalities:
-        hint = nearest(modality, index.modalities)
-        raise ConfigError(f"--modality must be one of {', '.join(index.modalities)}: got {modality!r}.{hint}")
+        near = hint(modality, index.modalities)
+        raise ConfigError(f"--modality must be one of {', '.join(index.modalities)}: got {modality!r}.{near}")
     kind = next(name for name in ("image", "text", "audio", "vector") if getattr(arguments, name) is not None)
     given = getattr(arguments, kind)
     terms = {

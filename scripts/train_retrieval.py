@@ -8,6 +8,7 @@ OUT (out=runs/retrieval) then holds the checkpoints, metrics.json, an index of t
 with their neighbours. The same command goes on with a run that was interrupted.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mm.index import IndexConflictError, IndexDamagedError, index_of
 from mm.index.grid import Shown, draw_neighbours
 from mm.tasks import retrieval, retrieval_scores
 
+log = logging.getLogger("mm.scripts")
 DEFAULT = Path(__file__).parents[1] / "configs/retrieval/default.yaml"
 
 
@@ -26,7 +28,7 @@ def main() -> None:
     """Build, train, evaluate, index, draw."""
     cfg = load(retrieval.Retrieval, sys.argv[1:], default=DEFAULT)
     device = distributed.init(cfg.loop.device)
-    start_logging()
+    start_logging(out=cfg.out)
     seed_everything(cfg.seed)
     train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
 
@@ -51,7 +53,7 @@ def main() -> None:
 
     vectors, entries = retrieval_scores.embed_items(model, test, cfg)
     metrics, controls = retrieval_scores.score(model, vectors, entries, test, cfg)
-    print(table(metrics, controls))
+    log.info("%s", table(metrics, controls))
     write_metrics(
         cfg.out,
         task="retrieval",
@@ -69,7 +71,8 @@ def main() -> None:
         for query, modality, answers in retrieval_scores.examples(vectors, entries, cfg.seed)
     ]
     picture = draw_neighbours(rows, Path(cfg.out, "figures", "neighbours.png"))
-    print(f"\n{progress.seconds:.0f} s of training. Index: {cfg.out}/index ({len(index):,} items). Picture: {picture}")
+    seconds, size = progress.seconds, len(index)
+    log.info("\n%.0f s of training. Index: %s/index (%s items). Picture: %s", seconds, cfg.out, f"{size:,}", picture)
 
 
 if __name__ == "__main__":

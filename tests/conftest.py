@@ -76,6 +76,8 @@ def script() -> Callable[..., Answer]:
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
         finally:
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
             root.handlers[:] = handlers
             root.setLevel(levels[0])
             mm.setLevel(levels[1])

@@ -15,7 +15,8 @@ from mm import data
 from mm.config import AudioConfig, ImageConfig, TextConfig, load, settings
 from mm.data import DataConfig
 from mm.encoders import AudioEncoder, audio_encoder, image_encoder, text_encoder
-from mm.tasks.retrieval import NOT_THE_ENCODERS, LossConfig, Objective, PoolConfig, Retrieval, build_model
+from mm.encoders.settings import NOT_THE_ENCODERS
+from mm.tasks.retrieval import LossConfig, Objective, PoolConfig, Retrieval, build_model
 
 ROOT = Path(__file__).parents[1]
 TASKS = {"retrieval": Retrieval}  # folder of configs/ -> its dataclass

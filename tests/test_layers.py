@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "mm"
-GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed"}
+GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed", "files", "naming"}
 MAY_IMPORT = {
     **{name: set[str]() for name in GROUND},
     "media": {"signal"},
+    "vocabulary": {"files"},
     **dict.fromkeys(("encoders", "heads", "losses", "metrics", "data", "engine", "index"), GROUND),
     "explain": GROUND | {"index"},
     "tasks": GROUND | {"encoders", "heads", "losses", "metrics", "data"},

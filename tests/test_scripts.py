@@ -247,7 +247,7 @@ def test_a_missing_run(script, tmp_path: Path, name: str) -> None:
 
 
 def test_a_damaged_description_or_configuration(script, tiny_run: Path, tmp_path: Path) -> None:
-    for name, said in (("encoders.json", "must be JSON"), ("config.yaml", "config.yaml")):
+    for name, said in (("encoders.json", "encoders.json is damaged"), ("config.yaml", "config.yaml")):
         run = copy(tiny_run, tmp_path / name)
         folder = run / "checkpoints" / (run / "checkpoints/best").read_text().strip()
         (folder / name).write_text((folder / name).read_text()[:60] + "\n  {")

@@ -13,13 +13,14 @@ from mm.data.audio_captions import audiocaps, clotho
 from mm.data.cache import Cache, DamagedCacheError, cached
 from mm.data.collate import Inputs, collate
 from mm.data.gallery import Entry, Prepared, folder, gallery, prepared, readable, stable_id, text_key, unique
-from mm.data.item import MODALITIES, Item, Items, UnreadableError, data_root, nearest, parts
+from mm.data.item import MODALITIES, Item, Items, UnreadableError, data_root, parts
 from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
 from mm.data.loader import Batches
 from mm.data.pairs import Pairs
 from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
 from mm.data.table import table
+from mm.naming import known
 
 __all__ = [
     "MODALITIES",
@@ -101,8 +102,4 @@ def load(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:
         FileNotFoundError: the set is not in its folder.
     """
     parts(split)
-    if cfg.name not in READERS:
-        raise ValueError(
-            f"unknown data set {cfg.name!r}. Choose from: {', '.join(READERS)}.{nearest(cfg.name, READERS)}"
-        )
-    return READERS[cfg.name](cfg, split, seed)
+    return READERS[known(cfg.name, READERS, "data set")](cfg, split, seed)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mm.data.gallery import SUFFIXES
-from mm.data.item import Faults, Item, Items, may_skip, nearest, parts, require
+from mm.data.item import Faults, Item, Items, may_skip, parts, require
+from mm.naming import hint
 
 CLOTHO_PARTS = {"train": "development", "val": "validation", "test": "evaluation"}
 
@@ -94,7 +95,7 @@ def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str
         names = reader.fieldnames or []
         for column in columns:
             if column not in names:
-                hint = nearest(column, names)
-                raise ValueError(f"{table} must have the columns {', '.join(columns)}: {column!r} is missing.{hint}")
+                near = hint(column, names)
+                raise ValueError(f"{table} must have the columns {', '.join(columns)}: {column!r} is missing.{near}")
         for row in reader:
             yield reader.line_num, row

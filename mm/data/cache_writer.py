@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mm.data.gallery import source_key
 from mm.data.item import Source
+from mm.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Writer:
             if self.done == 0:
                 if lengths is None:
                     self._check_room(self.end / len(batch) * self.total)
-                _write_json(self.part / "layout.json", self.layout)
+                write_json(self.part / "layout.json", self.layout)
             for file, pieces in ((self.rows, kept), (self.index, [index])):  # a row is there once its index is
                 for piece in pieces:
                     file.write(piece.data if piece.size else b"")
@@ -109,7 +110,7 @@ class Writer:
                 os.fsync(file.fileno())
             index = (self.part / "index.bin").read_bytes()
             sums = {"rows": self.total, "bytes": self.end, "index_sha256": hashlib.sha256(index).hexdigest()}
-            _write_json(self.part / "manifest.json", {**self.layout, **sums})
+            write_json(self.part / "manifest.json", {**self.layout, **sums})
         except OSError as error:
             raise self._full(error) from error
 
@@ -159,12 +160,3 @@ def _intact(rows: Path, index: Path, place: int) -> tuple[int, list[int]]:
                 break
             ends.append(ends[-1] + size)
     return len(ends) - 1, ends
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

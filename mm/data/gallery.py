@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from mm.data.item import MODALITIES, Item, Items, Source, UnreadableError, nearest
+from mm.data.item import MODALITIES, Item, Items, Source, UnreadableError
 from mm.features import pad
+from mm.naming import hint, known
 from mm.vocabulary import tokenize
 
 logger = logging.getLogger(__name__)
@@ -59,10 +60,7 @@ def gallery(items: Iterable[Item], modality: str) -> list[Entry]:
     Raises:
         ValueError: unknown modality, or no item has it.
     """
-    if modality not in MODALITIES:
-        raise ValueError(
-            f"unknown modality {modality!r}. Choose from: {', '.join(MODALITIES)}.{nearest(modality, MODALITIES)}"
-        )
+    known(modality, MODALITIES, "modality")
     entries = []
     for item in items:
         sources: tuple[Source, ...] = getattr(item, modality)
@@ -89,7 +87,7 @@ def folder(path: str | Path, modality: str) -> list[Entry]:
         FileNotFoundError: no such folder, or no such file in it.
     """
     if modality not in SUFFIXES:
-        raise ValueError(f"a folder holds files of 'image' or 'audio': got {modality!r}.{nearest(modality, SUFFIXES)}")
+        raise ValueError(f"a folder holds files of 'image' or 'audio': got {modality!r}.{hint(modality, SUFFIXES)}")
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} must be a folder: there is none of this name.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mm.config import DataConfig
+from mm.naming import known
 
 logger = logging.getLogger(__name__)
 
@@ -96,15 +96,7 @@ def parts(split: str) -> tuple[str, ...]:
     Raises:
         ValueError: no such split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}. Choose from: {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
-    return SPLITS[split]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for an unknown name, or nothing when no valid name is near."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return SPLITS[known(split, SPLITS, "split")]
 
 
 def data_root(cfg: DataConfig) -> Path:

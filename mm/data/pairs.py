@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from mm.data.cache import Cache
 from mm.data.gallery import Prepare, read, readable, stable_id, text_key
-from mm.data.item import MODALITIES, Item, Source, nearest
+from mm.data.item import MODALITIES, Item, Source
+from mm.naming import known
 
 
 class Pairs(Dataset):
@@ -55,10 +56,7 @@ class Pairs(Dataset):
         self.prepare = dict(prepare)
         self.cache = dict(cache or {})
         for name in [*self.prepare, *self.cache]:
-            if name not in MODALITIES:
-                raise ValueError(
-                    f"unknown modality {name!r}. Choose from: {', '.join(MODALITIES)}.{nearest(name, MODALITIES)}"
-                )
+            known(name, MODALITIES, "modality")
         if views < 1 or seed < 0:
             raise ValueError(f"views must be at least 1 and the seed at least 0: got {views} and {seed}.")
         if skip_bad:

@@ -7,7 +7,8 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
-from mm.data.item import Item, Items, nearest, parts, require
+from mm.data.item import Item, Items, parts, require
+from mm.naming import hint
 
 FOLDS = range(1, 6)
 VAL_SHARE = 0.1  # of each class's clips in the four training folds, at least
@@ -141,13 +142,13 @@ def _rows(table: Path, recording: str) -> list[dict[str, str]]:
     needed = ("filename", "fold", "category", recording)
     for column in needed:
         if column not in (reader.fieldnames or ()):
-            hint = nearest(column, reader.fieldnames or ())
-            raise ValueError(f"{table} must have the columns {', '.join(needed)}: {column!r} is missing.{hint}")
+            near = hint(column, reader.fieldnames or ())
+            raise ValueError(f"{table} must have the columns {', '.join(needed)}: {column!r} is missing.{near}")
     for line, row in enumerate(rows, start=2):
         if row["category"] not in PHRASES:
-            hint = nearest(row["category"], PHRASES)
+            near = hint(row["category"], PHRASES)
             raise ValueError(
-                f"{table}:{line}: unknown class {row['category']!r}; mm.data.sounds.PHRASES has none.{hint}"
+                f"{table}:{line}: unknown class {row['category']!r}; mm.data.sounds.PHRASES has none.{near}"
             )
     return rows
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mm.data.item import Item, Items, nearest, parts, require
+from mm.data.item import Item, Items, parts, require
+from mm.naming import known
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_TAKES = range(0, 5)  # the official test set, of every speaker and digit
@@ -40,10 +41,8 @@ def spoken_digits(root: Path, split: str, speaker: str = "") -> Items:
     folder = require(root / "fsdd", "recordings") / "recordings"
     clips = _clips(folder)
     speakers = sorted({who for _, who, _, _ in clips})
-    if speaker and speaker not in speakers:
-        raise ValueError(
-            f"unknown speaker {speaker!r}. Choose from: {', '.join(speakers)}.{nearest(speaker, speakers)}"
-        )
+    if speaker:
+        known(speaker, speakers, "speaker")
 
     def part(who: str, take: int) -> str:
         if who == speaker or (not speaker and take in TEST_TAKES):

@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mm.data.distinct import Told, draw_pair, tell_apart
-from mm.data.item import Item, nearest
+from mm.data.item import Item
 from mm.data.scenes import MOST_THINGS, Scene, picture, recoloured
 from mm.data.sentences import CAPTIONS, Caption, Register, captions
 from mm.data.voices import sound
+from mm.naming import known
 
 SPLITS = {"train": 0, "val": 1, "test": 2}  # each its own range of seeds: (seed, number of the split, index)
 
@@ -64,11 +65,7 @@ class World:
         if self.twins > 0 and sum(self.objects[1:]) <= 0:
             raise ValueError("twins need scenes of two or more things: set twins=0, or give objects such shares.")
         for name, choices in (("sounding", ("all", "one", "several", "none")), ("order", ("sequence", "together"))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(
-                    f"unknown {name} {value!r}. Choose from: {', '.join(choices)}.{nearest(value, choices)}"
-                )
+            known(getattr(self, name), choices, name)
 
 
 class Scenes(Sequence[Item]):
@@ -85,8 +82,7 @@ class Scenes(Sequence[Item]):
     """
 
     def __init__(self, split: str, n: int, seed: int = 0, world: World = World()):
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}. Choose from: {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
+        known(split, SPLITS, "split")
         if n < 1 or seed < 0:
             raise ValueError(f"a split needs at least one scene, and a seed of at least 0: got n={n}, seed={seed}.")
         self.split = split

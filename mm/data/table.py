@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, may_skip, nearest, parts
+from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, may_skip, parts
+from mm.naming import hint
 
 COLUMNS = ("id", "split", "owner", *MODALITIES)
 NUMBERED = re.compile(rf"({'|'.join(MODALITIES)})(_[0-9]+)?")  # text, text_1, text_2, ...
@@ -49,8 +50,8 @@ def table(file: Path, split: str, skip_bad: bool = False) -> Items:
             raise ValueError(f"{where}: the id {name!r} must be unique, line {lines[name]} has it too.")
         lines[name] = line
         if row["split"] not in SPLITS or row["split"] == "trainval":
-            hint = nearest(str(row["split"]), ("train", "val", "test"))
-            raise ValueError(f"{where}: split must be train, val or test: got {row['split']!r}.{hint}")
+            near = hint(str(row["split"]), ("train", "val", "test"))
+            raise ValueError(f"{where}: split must be train, val or test: got {row['split']!r}.{near}")
         found.add(row["split"])
         if row["split"] in wanted and (item := _item(name, row, file.parent, where, faults)):
             items.append(item)
@@ -99,12 +100,12 @@ def _check_columns(row: dict[str, Any], where: str) -> None:
     """`id`, `split` and a modality are there, and no column is a slip of the pen for one that is not."""
     for column in ("id", "split"):
         if column not in row:
-            raise ValueError(f"{where}: the column {column!r} is missing.{nearest(column, row)}")
+            raise ValueError(f"{where}: the column {column!r} is missing.{hint(column, row)}")
     for column in row:
         known = column in COLUMNS or NUMBERED.fullmatch(column)
         free = [name for name in COLUMNS if name not in row]
-        if not known and (hint := nearest(column, free)):
-            raise ValueError(f"{where}: unknown column {column!r}.{hint} If it is metadata, give it another name.")
+        if not known and (near := hint(column, free)):
+            raise ValueError(f"{where}: unknown column {column!r}.{near} If it is metadata, give it another name.")
     if not any(NUMBERED.fullmatch(column) for column in row):
         raise ValueError(f"{where}: at least one of the columns {', '.join(MODALITIES)} must be there.")
 

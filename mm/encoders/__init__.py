@@ -10,6 +10,7 @@ from mm.encoders.audio import AUDIO_ENCODERS, AudioEncoder, audio_encoder
 from mm.encoders.encoder import WEIGHTS_FILE, Encoder, load_weights
 from mm.encoders.folders import DESCRIPTION_FILE, build, describe, find, load
 from mm.encoders.image import IMAGE_ENCODERS, ImageEncoder, image_encoder
+from mm.encoders.settings import by_settings
 from mm.encoders.text import TEXT_ENCODERS, TextEncoder, text_encoder
 from mm.encoders.transformers_models import TransformersImageEncoder, TransformersTextEncoder
 
@@ -28,6 +29,7 @@ __all__ = [
     "TransformersTextEncoder",
     "audio_encoder",
     "build",
+    "by_settings",
     "describe",
     "find",
     "image_encoder",

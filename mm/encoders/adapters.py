@@ -13,8 +13,9 @@ from mm.config import ImageConfig
 from mm.encoders.encoder import Encoder, load_weights
 from mm.encoders.image import features_of, normalised, picture, published_state, register_normalisation
 from mm.encoders.image_networks import IMAGENET_MEAN, IMAGENET_STD
-from mm.encoders.naming import known, read_state
+from mm.encoders.state_files import read_state
 from mm.features import Features
+from mm.naming import known
 
 TRANSFORMING = {"init_weights": False, "transform_input": True}  # published for pixels in [-1, 1], brought there inside
 

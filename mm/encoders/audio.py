@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from mm.config import AudioConfig
 from mm.encoders.audio_networks import MaskedNorm, ResNet, SoundNet, Vgg, YamNet
 from mm.encoders.encoder import Encoder, load_weights
-from mm.encoders.naming import known, read_state
+from mm.encoders.state_files import read_state
 from mm.features import Features, mask_from_lengths, masked_max, masked_mean
 from mm.media import read_audio
+from mm.naming import known
 from mm.signal import Stft, cepstrum, clip_peak, log_mel, log_power
 
 AUDIO_ENCODERS: dict[str, type[nn.Module]] = {"vgg": Vgg, "resnet": ResNet, "soundnet": SoundNet, "yamnet": YamNet}

@@ -13,11 +13,13 @@ from mm.encoders.adapters import TorchvisionEncoder
 from mm.encoders.audio import AudioEncoder
 from mm.encoders.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder, load_weights
 from mm.encoders.image import ImageEncoder
-from mm.encoders.naming import known
 from mm.encoders.text import TextEncoder
 from mm.encoders.transformers_models import TransformersImageEncoder, TransformersTextEncoder
+from mm.files import sha256
+from mm.naming import known
 
 DESCRIPTION_FILE = "encoders.json"
+MANIFEST_FILE = "manifest.json"  # of a checkpoint: what each of its files must be
 POINTERS = ("best", "last")  # in a run's checkpoints/: each a text file that names a folder beside it
 ENCODERS: tuple[type[Encoder], ...] = (
     ImageEncoder,
@@ -78,6 +80,7 @@ def load(run: str | Path, modality: str | None = None) -> Encoder | dict[str, En
         ValueError: no encoder of this modality, or a damaged file.
     """
     folder = find(Path(run))
+    verify(folder)
     if (folder / DESCRIPTION_FILE).is_file():
         descriptions, prefix = read_json(folder / DESCRIPTION_FILE), "encoders.{}."
     else:
@@ -116,6 +119,22 @@ def follow(pointer: Path) -> Path:
             f"{pointer} must name a checkpoint: {missing} not found in {folder}. Point it to another."
         )
     return folder
+
+
+def verify(folder: Path) -> None:
+    """Compare the weights and descriptions of a checkpoint with the sums written beside them; other folders have none.
+
+    Raises:
+        ValueError: a file has changed since it was written.
+    """
+    manifest = folder / MANIFEST_FILE
+    sums = read_json(manifest).get("files", {}) if manifest.is_file() else {}
+    for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+        if name in sums and sha256(folder / name) != sums[name]["sha256"]:
+            raise ValueError(
+                f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST_FILE}. Put back a good copy, or "
+                "take another checkpoint."
+            )
 
 
 def filled(description: Mapping[str, Any], folder: Path, prefix: str) -> Encoder:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from mm.config import ImageConfig
 from mm.encoders.encoder import Encoder, load_weights
 from mm.encoders.image_networks import IMAGE_ENCODERS, fold, layers_of, tree
-from mm.encoders.naming import known, read_state
+from mm.encoders.state_files import read_state
 from mm.features import Features
 from mm.media import read_image, view_of
+from mm.naming import known
 
 logger = logging.getLogger(__name__)
 

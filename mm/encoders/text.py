@@ -14,9 +14,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mm.config import TextConfig
 from mm.encoders.encoder import Encoder
-from mm.encoders.naming import known
 from mm.encoders.word_vectors import read_word_vectors
 from mm.features import Features, mask_from_lengths, masked_max, masked_mean
+from mm.naming import known
 from mm.vocabulary import PAD, UNK, Vocabulary
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from mm.encoders.adapters import WholeEncoder
 from mm.encoders.encoder import load_weights
 from mm.encoders.image import features_of, normalised, picture, probe, register_normalisation
 from mm.encoders.image_networks import IMAGENET_MEAN, IMAGENET_STD
-from mm.encoders.naming import known
 from mm.encoders.text import POOLS, full_lengths, pooled
 from mm.features import Features, mask_from_lengths
+from mm.naming import known
 from mm.vocabulary import tokenize
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Training: the loop, checkpoints, optimiser and log. Knows no task."""
 
 from mm.engine.checkpoint import CheckpointError
-from mm.engine.log import Log, start_logging, write_json, write_metrics
+from mm.engine.log import Log, start_logging, write_metrics
 from mm.engine.loop import NonFiniteLoss, fit
 from mm.engine.memory import keep_freed_memory
 from mm.engine.report import table
@@ -23,6 +23,5 @@ __all__ = [
     "start_logging",
     "table",
     "training_seconds",
-    "write_json",
     "write_metrics",
 ]

@@ -7,7 +7,6 @@ run that is killed at any moment keeps a whole checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mm import __version__
-from mm.engine.log import write_json, write_text
+from mm.files import sha256, sync, write_json, write_text
 
 Pointer = Literal["last", "best"]
 POINTERS: tuple[Pointer, ...] = ("last", "best")
@@ -75,11 +74,11 @@ def save(
         files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
         write_json(temporary / MANIFEST, {"mm_version": __version__, "step": step, "files": files})
         for path in (*temporary.iterdir(), temporary):
-            _sync(path)
+            sync(path)
         folder = _new_folder(root, pointer, step)
         os.replace(temporary, folder)
         write_text(root / pointer, folder.name + "\n")
-        _sync(root)
+        sync(root)
         tidy(run)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -171,17 +170,7 @@ def _owned(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    """Ask the operating system to bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _new_folder(root: Path, pointer: Pointer, step: int) -> Path:

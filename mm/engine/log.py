@@ -7,24 +7,23 @@ import contextlib
 import csv
 import importlib.metadata
 import io
-import json
 import logging
 import math
-import os
 import platform
+import subprocess
 import sys
 import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mm import __version__
 from mm.config import LoopConfig
 from mm.distributed import is_main
+from mm.files import write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -154,14 +153,19 @@ class Throughput:
         return sum(items for items, _ in self._steps) / seconds if seconds else 0.0
 
 
-def start_logging(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+def start_logging(level: int = logging.INFO, stream: TextIO | None = None, out: str | Path | None = None) -> None:
     """Send the messages of mm to a stream, of rank 0 all from `level` on, of the other ranks the warnings only.
 
     Args:
         level: of rank 0.
         stream: None = stdout; stderr where stdout is for a program to read.
+        out: run folder whose stdout.log keeps what rank 0 says, behind what earlier parts of the run said.
     """
-    logging.basicConfig(stream=stream or sys.stdout, format="%(message)s", level=logging.WARNING, force=True)
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
+    if out is not None and is_main():
+        Path(out).mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(Path(out, "stdout.log"), encoding="utf-8", delay=True))
+    logging.basicConfig(handlers=handlers, format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("mm").setLevel(level if is_main() else logging.WARNING)
 
 
@@ -208,6 +212,17 @@ def write_metrics(
     return path
 
 
+def source_state() -> str:
+    """Which code runs: the commit of the work tree that mm lies in and what differs from it, or mm's version alone."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    asked = (("ls-files", "--error-unmatch", Path(__file__).name), ("rev-parse", "HEAD"), ("diff", "HEAD"))
+    try:
+        answers = [subprocess.run([*git, *words], capture_output=True, text=True, check=True) for words in asked]
+    except (OSError, subprocess.CalledProcessError):  # no git, or installed somewhere else
+        return f"mm {__version__}, not from a git work tree\n"
+    return "".join(answer.stdout for answer in answers[1:])
+
+
 def versions() -> dict[str, str]:
     """Versions of mm, Python and the libraries that numbers depend on, as far as they are installed."""
     found = {"mm": __version__, "python": platform.python_version()}
@@ -217,39 +232,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             log.debug("%s is not installed.", name)
     return found
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON so that the file appears whole or not at all. Numpy and torch scalars become plain numbers."""
-    write_text(path, json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file under a temporary name, then put it in its place: readers see the old file or the new one.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; the old file is as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray | Tensor):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"JSON takes numbers, text, lists and dicts: got {type(value).__name__}.")
 
 
 def _event_writer(out: Path, step: int) -> Any:

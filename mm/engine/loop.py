@@ -25,13 +25,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mm import distributed
 from mm.config import ConfigError, LoopConfig, OptimConfig, to_yaml
-from mm.engine.log import Log, Throughput, write_text
+from mm.engine.log import Log, Throughput, source_state
 from mm.engine.memory import keep_freed_memory
 from mm.engine.optim import Average, build_optimiser, schedule, set_rate
 from mm.engine.rng import preserved_rng
 from mm.engine.run import Progress, Run
 from mm.engine.stop import Interrupted, StopRequest, only_process
 from mm.engine.stream import Stream, count_items, losses, map_tensors, next_batch
+from mm.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def fit(
         streams: visited in turn at every step.
         cfg: the loop's settings.
         optim: the optimiser's settings.
-        out: run folder, made if missing: config.yaml, metrics.csv, checkpoints/, TensorBoard events.
+        out: run folder, made if missing: config.yaml, git.txt (the code's commit and changes), metrics.csv,
+            checkpoints/, TensorBoard events.
         seed: of what is random while training (dropout).
         config: the dataclass instance with all settings of the run, kept as config.yaml; without it those given here.
         evaluate: evaluate(model) gives {name: number}; it is called in eval mode without gradient, with the averaged
@@ -176,6 +178,7 @@ class _Loop:
             log.info("%s goes on from step %d.", run.out, run.saved)
         if main:
             write_text(run.out / "config.yaml", to_yaml(run.config))
+            write_text(run.out / "git.txt", source_state())
         self.log = Log(run.out, self.cfg.tensorboard, run.saved) if main else None
         self.iterators = [stream.batches(run.saved * self.cfg.accumulate) for stream in self.streams]
         self.bar = tqdm(total=self.cfg.steps, initial=run.saved, disable=not self.shown, unit="step")

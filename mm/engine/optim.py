@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 
@@ -13,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mm.config import ConfigError, OptimConfig
+from mm.naming import hint
 
 MOMENTUM = 0.9  # of SGD
 
@@ -61,9 +61,8 @@ def build_optimiser(model: nn.Module, config: OptimConfig, rates: Mapping[str, f
     prefixes = dict.fromkeys(_prefixes(model))
     for prefix, rate in rates.items():
         if prefix not in prefixes:
-            near = difflib.get_close_matches(prefix, prefixes, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"a learning-rate factor must name a part of the model: got {prefix!r}.{hint}")
+            near = hint(prefix, prefixes)
+            raise ConfigError(f"a learning-rate factor must name a part of the model: got {prefix!r}.{near}")
         if not (math.isfinite(rate) and rate > 0):
             raise ConfigError(
                 f"the learning-rate factor of {prefix!r} must be positive: got {rate}. Freeze it instead."

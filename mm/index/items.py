@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sqlite3
 import weakref
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from mm.naming import hint
 
 Id: TypeAlias = str | int
 Metadata: TypeAlias = dict[str, Any]  # JSON values
@@ -79,9 +80,8 @@ class Items:
         keys = []
         for id_ in ids:
             if id_ not in self._key:
-                near = difflib.get_close_matches(str(id_), [i for i in self.ids if isinstance(i, str)], n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise LookupError(f"id {id_!r} must be one of the {len(self)} of the index.{hint}")
+                near = hint(id_, (i for i in self.ids if isinstance(i, str)))
+                raise LookupError(f"id {id_!r} must be one of the {len(self)} of the index.{near}")
             keys.append(self._key[id_])
         return np.searchsorted(self.keys, np.array(keys, np.int64))
 
@@ -162,9 +162,7 @@ class Items:
         """What to say about a key that no item has."""
         query = "SELECT DISTINCT each.key FROM items, json_each(items.metadata) AS each"
         keys = sorted(known for (known,) in self._db.execute(query))
-        near = difflib.get_close_matches(str(key), keys, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"where: no item has the key {key!r}. Keys are: {', '.join(keys) or 'none'}.{hint}"
+        return f"where: no item has the key {key!r}. Keys are: {', '.join(keys) or 'none'}.{hint(key, keys)}"
 
 
 def _as_json(values: Metadata, row: int) -> str:

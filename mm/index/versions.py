@@ -15,13 +15,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from mm.files import sha256, sync, write_text
 
 POINTER = "current"
 MANIFEST = "manifest.json"
@@ -75,16 +76,13 @@ def write(folder: Path, fill: Callable[[Path], dict[str, Any]], base: str | None
             (target / MANIFEST).write_text(text, encoding="utf-8")
             digest = hashlib.sha256(text.encode()).hexdigest()
             for path in (*files, target / MANIFEST, target):
-                _to_disk(path)
-            beside = folder / f".{POINTER}"
-            beside.write_text(f"{name} {digest}\n", encoding="ascii")
-            _to_disk(beside)
-            os.replace(beside, folder / POINTER)
+                sync(path)
+            write_text(folder / POINTER, f"{name} {digest}\n")
         except BaseException:
             if _pointer(folder) == current:  # an interrupt may come after the replacement
                 shutil.rmtree(target, ignore_errors=True)
             raise
-        _to_disk(folder)
+        sync(folder)
         _remove_versions(folder, but=name)
     return digest
 
@@ -117,12 +115,6 @@ def read(folder: Path, open_version: Callable[[Path, dict[str, Any]], T]) -> tup
             if isinstance(error, FileNotFoundError):
                 raise IndexDamagedError(f"{error.filename} is missing. {CURE}") from error
             raise
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _verified(version: Path, digest: str) -> dict[str, Any]:
@@ -167,12 +159,3 @@ def _remove_versions(folder: Path, but: str | None) -> None:
     for path in folder.glob("v" + "[0-9]" * 8):
         if path.name != but:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file or folder would survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,6 +6,7 @@ The settings, the model, what it reads and its training step; `mm.tasks.retrieva
 import functools
 import hashlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +29,13 @@ from mm.data.voices import SAMPLE_RATE
 from mm.distributed import rank, world_size
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
-from mm.vocabulary import Vocabulary, tokenize
+from mm.vocabulary import tokenize
 
 log = logging.getLogger(__name__)
 
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
-NOT_THE_ENCODERS = ("rate", "init", "cache", "min_count")  # settings of an encoder that its constructor does not take
+LINE_SECONDS = 60.0  # between two lines about a cache that is being filled
 
 Pool = Literal["vector", "attention"]
 
@@ -216,25 +217,8 @@ def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
             f"the embedded world sounds at {SAMPLE_RATE} Hz: got encoder.audio.sample_rate="
             f"{cfg.encoder.audio.sample_rate}. Leave it at {SAMPLE_RATE}."
         )
-    towers = {modality: build_encoder(modality, cfg.encoder, sentences) for modality in cfg.modalities}
+    towers = {modality: encoders.by_settings(modality, cfg.encoder, sentences) for modality in cfg.modalities}
     return joint_model(towers, cfg)
-
-
-def build_encoder(modality: str, cfg: EncodersConfig, sentences: Iterable[str]) -> encoders.Encoder:
-    """One encoder by its settings; with `init` it starts from that run's weights, and from its vocabulary."""
-    settings = vars(getattr(cfg, modality))
-    options = {key: value for key, value in settings.items() if key not in NOT_THE_ENCODERS}
-    start = encoders.load(settings["init"], modality) if settings["init"] else None
-    if modality == "image":
-        encoder = encoders.image_encoder(**options)
-    elif modality == "audio":
-        encoder = encoders.audio_encoder(**options)
-    else:
-        known = start.config.get("words", []) if start else Vocabulary.build(sentences, cfg.text.min_count).words
-        encoder = encoders.text_encoder(words=known, **options)
-    if start:
-        encoders.load_weights(encoder, start.state_dict(), settings["init"])
-    return encoder
 
 
 def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> JointModel:
@@ -281,7 +265,7 @@ def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int)
                 encoder.fingerprint("trunk"),
                 cfg.data.cache,
                 views=views if modality == "image" else 1,
-                progress=functools.partial(show_progress, bar),
+                progress=CacheProgress(bar),
             )
     return found
 
@@ -295,10 +279,20 @@ def trunk_outputs(encoder: encoders.Encoder, sources: list[Source], view: int) -
     return values.cpu(), lengths
 
 
-def show_progress(bar: tqdm, done: int, total: int) -> None:
-    """Move a bar to `done` of `total`."""
-    bar.total = total
-    bar.update(done - bar.n)
+class CacheProgress:
+    """Moves a bar to `done` of `total`, or writes a line a minute where there is no bar."""
+
+    def __init__(self, bar: tqdm):
+        self.bar = bar
+        self.said = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that `done` of `total` rows are there."""
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+        if self.bar.disable and time.perf_counter() - self.said > LINE_SECONDS:
+            self.said = time.perf_counter()
+            log.info("%s: %s of %s", self.bar.desc, f"{done:,}", f"{total:,}")
 
 
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:

@@ -1,7 +1,9 @@
 """metrics.csv, metrics.json, TensorBoard events, pictures, sounds, throughput."""
 
 import json
+import logging
 import resource
+import subprocess
 import wave
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from PIL import Image
 
 from mm import __version__
-from mm.engine.log import Log, Throughput, read_csv, versions, write_json, write_metrics, write_text
+from mm.engine import log as log_module
+from mm.engine.log import Log, Throughput, read_csv, source_state, start_logging, versions, write_metrics
 
 
 def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:
@@ -151,27 +154,27 @@ def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
     assert read_csv(tmp_path / "metrics.csv") == [["1", "", "a", "1.0"]]  # the second row was cut off
 
 
-def test_json_takes_arrays_and_paths_and_rejects_the_rest(tmp_path: Path) -> None:
-    write_json(tmp_path / "a" / "x.json", {"p": tmp_path, "n": np.int64(3), "t": torch.ones(2), "u": "é"})
-    assert json.loads((tmp_path / "a" / "x.json").read_text()) == {
-        "p": str(tmp_path),
-        "n": 3,
-        "t": [1.0, 1.0],
-        "u": "é",
-    }
-    with pytest.raises(TypeError, match="JSON takes numbers, text, lists and dicts: got set"):
-        write_json(tmp_path / "a" / "x.json", {"s": {1}})
-    assert "é" in (tmp_path / "a" / "x.json").read_text()
+def test_what_is_said_is_kept_in_the_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = logging.getLogger("mm.somewhere")
+    for _ in range(2):  # a run and its continuation
+        start_logging(out=tmp_path / "run")
+        said.info("R@1 %.1f", 78.1)
+        said.debug("nobody hears this")
+    start_logging()
+    said.info("after")
+    assert capsys.readouterr().out == "R@1 78.1\nR@1 78.1\nafter\n"
+    assert (tmp_path / "run" / "stdout.log").read_text() == "R@1 78.1\nR@1 78.1\n"
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    write_text(tmp_path / "x.txt", "old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_text(tmp_path / "x.txt", "new" * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert (tmp_path / "x.txt").read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
+def test_source_state_names_the_commit_and_the_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "__file__", str(tmp_path / "log.py"))
+    assert "not from a git work tree" in source_state()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "log.py").write_text("old = 1\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        assert "not from" in source_state() or words[0] == "commit"
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert source_state() == commit
+    (tmp_path / "log.py").write_text("new = 2\n")
+    assert source_state().startswith(commit) and "+new = 2" in source_state()

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -361,6 +362,7 @@ def test_files_are_in_every_checkpoint(tmp_path: Path) -> None:
         assert '"X"' in (folder / "encoders.json").read_text()
         assert "out: x" in (folder / "config.yaml").read_text()
     assert "out: x" in (tmp_path / "config.yaml").read_text()
+    assert re.match(r"[0-9a-f]{40}\n|mm .*, not from a git work tree\n", (tmp_path / "git.txt").read_text())
     for wrong in ("state.json", "words.txt"):
         with pytest.raises(ConfigError, match=rf"must be called <something>\.json.*got \['{wrong}'\]"):
             train(tmp_path, files={wrong: {}})

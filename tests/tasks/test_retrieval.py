@@ -1,5 +1,6 @@
 """The joint model, its training step, and its scores beside their controls."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -279,6 +280,17 @@ def test_load_with_settings(tiny_run: Path) -> None:
         retrieval.load(tiny_run, ["head.embed_dim=8"])
     with pytest.raises(FileNotFoundError, match="there is no such path"):
         retrieval.load(tiny_run / "nothing")
+
+
+def test_a_changed_bit_in_the_weights_is_noticed(tiny_run: Path, tmp_path: Path) -> None:
+    folder = tiny_run / "checkpoints" / (tiny_run / "checkpoints/best").read_text().strip()
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-9] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    for load in (retrieval.load, encoders.load):
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged: its sha256"):
+            load(copy)
 
 
 # Scores and controls ------------------------------------------------------------------------------------------------

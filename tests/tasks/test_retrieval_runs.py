@@ -58,6 +58,8 @@ def test_a_run_leaves_what_the_design_names(tiny_run: Path) -> None:
     assert all(0 <= v <= 1 for n, v in document["metrics"].items() if "R@" in n or "mAP" in n)
     assert document["metrics"]["rsum"] > document["controls"]["chance"]["rsum"]
     assert document["seconds"] > 0
+    assert {"config.yaml", "git.txt", "stdout.log", "index"} <= {file.name for file in tiny_run.iterdir()}
+    assert "image to text" in (tiny_run / "stdout.log").read_text()
     assert {"mm", "torch", "python"} <= set(document["versions"])
     rows = read_csv(tiny_run / "metrics.csv")
     assert {"train/loss", "train/retrieval/image_text_loss", "train/lr", "time/items_per_s", "val/rsum"} <= {

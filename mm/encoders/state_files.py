@@ -1,27 +1,11 @@
-"""What every builder of encoders needs: unknown names with the nearest valid one, and state-dict files."""
+"""State-dict files."""
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-
-
-def known(name: str, names: Iterable[str], what: str) -> str:
-    """`name`, if it is one of `names`.
-
-    Raises:
-        ValueError: it is not; the message lists all and the nearest.
-    """
-    names = list(names)
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {what} {name!r}. Choose from: {', '.join(names)}.{hint}")
-    return name
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
