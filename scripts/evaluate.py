@@ -29,7 +29,7 @@ def main() -> None:
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
     keep_freed_memory()  # a third less CPU for a network over many pictures
     model, cfg = retrieval.load(arguments.run, arguments.settings)
-    items = data.load(cfg.data, arguments.split, cfg.seed)
+    items = retrieval_scores.evaluated(data.load(cfg.data, arguments.split, cfg.seed), cfg)
     vectors, entries = retrieval_scores.embed_items(model, items, cfg)
     if arguments.ensemble:
         others = [retrieval.load(run, arguments.settings) for run in arguments.ensemble]

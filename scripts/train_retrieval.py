@@ -31,6 +31,7 @@ def main() -> None:
     start_logging(out=cfg.out)
     seed_everything(cfg.seed)
     train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
+    val, test = retrieval_scores.evaluated(val, cfg), retrieval_scores.evaluated(test, cfg)
 
     model = retrieval.build_model(cfg, retrieval.sentences(train)).to(device)
     batches = retrieval.training_batches(model, train, cfg)

@@ -93,7 +93,7 @@ def test_without_arguments_they_say_what_they_need(script, name: str) -> None:
         ("head.heads=5", "heads must be a square number, such as 4, 9 or 16: got 5"),
         ("head.temperature=-1", "the temperature must be positive"),
         ("data.batch_size=0", "batch_size must be"),
-        ("data.views=0", "views must be at least 1"),
+        ("data.views=0", "must lie in 1..10: got 0, 1"),
         ("data.views=11", "view"),
         ("seed=-1", "the seed must be at least 0: got -1"),
         ("loop.device=gpu", "device"),

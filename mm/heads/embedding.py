@@ -100,13 +100,15 @@ class AttentionPool(nn.Module):
         self.score = nn.Linear(dim, heads)
         self.value = nn.Linear(dim, width)
         middles = (torch.arange(side) + 0.5) / side  # (side,)
-        self.centre = nn.Parameter(torch.cartesian_prod(middles, middles))  # (heads, 2) row and column in 0..1
+        self.row = nn.Parameter(middles.repeat_interleave(side))  # (heads,) middle of each window in 0..1
+        self.column = nn.Parameter(middles.repeat(side))  # (heads,)
         self.log_spread = nn.Parameter(torch.full((heads,), math.log(0.5 / side)))  # (heads,) in shares of the grid
 
     def forward(self, features: Features) -> Tensor:
         """Features of b inputs -> (b, heads * width)."""
         content = self.norm(features.map)  # (b, N, D)
-        offset = places(features)[:, None] - self.centre[:, None]  # (b, heads, N, 2)
+        centre = torch.stack([self.row, self.column], dim=-1)  # (heads, 2)
+        offset = places(features)[:, None] - centre[:, None]  # (b, heads, N, 2)
         window = -offset.square().sum(-1) / (2 * (2 * self.log_spread).exp()[:, None])  # (b, heads, N)
         scores = self.score(content).transpose(1, 2) + window  # (b, heads, N)
         weights = masked_softmax(scores, features.mask[:, None])  # (b, heads, N)

@@ -29,6 +29,7 @@ from mm.data.voices import SAMPLE_RATE
 from mm.distributed import rank, world_size
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
+from mm.media import VIEWS
 from mm.vocabulary import tokenize
 
 log = logging.getLogger(__name__)
@@ -206,12 +207,16 @@ def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
     """The model of a run; the vocabulary is made of the training sentences alone.
 
     Raises:
-        ValueError: an unknown modality or encoder, fewer than two modalities, a cache of an encoder that trains, or a
-            sample rate that the embedded world does not have.
+        ValueError: an unknown modality or encoder, fewer than two modalities, a cache of an encoder that trains, crops
+            that there are not, or a sample rate that the embedded world does not have.
     """
     unknown = [m for m in cfg.modalities if m not in data.MODALITIES]
     if unknown or len(set(cfg.modalities)) < 2:
         raise ValueError(f"modalities must be two or more of {', '.join(data.MODALITIES)}: got {cfg.modalities}.")
+    if not (1 <= cfg.data.views <= len(VIEWS) and 1 <= cfg.data.eval_views <= len(VIEWS)):
+        raise ValueError(
+            f"data.views and data.eval_views must lie in 1..{len(VIEWS)}: got {cfg.data.views}, {cfg.data.eval_views}."
+        )
     if cfg.data.name == "synthetic" and "audio" in cfg.modalities and cfg.encoder.audio.sample_rate != SAMPLE_RATE:
         raise ValueError(
             f"the embedded world sounds at {SAMPLE_RATE} Hz: got encoder.audio.sample_rate="
@@ -265,6 +270,7 @@ def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int)
                 encoder.fingerprint("trunk"),
                 cfg.data.cache,
                 views=views if modality == "image" else 1,
+                dtype=cfg.data.cache_dtype,
                 progress=CacheProgress(bar),
             )
     return found

@@ -15,12 +15,28 @@ from mm.metrics import retrieval as metrics
 from mm.tasks.retrieval import JointModel, Retrieval, caches
 
 
+def evaluated(items: Sequence[Item], cfg: Retrieval) -> Sequence[Item]:
+    """The items that an evaluation ranks: all, or with `data.complete` those known in every modality of the run.
+
+    Raises:
+        ValueError: an item lacks a modality, or every item does.
+    """
+    if isinstance(items, Scenes):  # which lack nothing, and are drawn when asked for
+        return items
+    known = [item for item in items if all(getattr(item, modality) for modality in cfg.modalities)]
+    if not known or (len(known) < len(items) and not cfg.data.complete):
+        kinds = ", ".join(cfg.modalities)
+        raise ValueError(
+            f"every item of an evaluation must have {kinds}: {len(items) - len(known)} of {len(items)} lack one. "
+            f"{'Set data.complete=true to evaluate on the others' if known else 'Choose other modalities'}."
+        )
+    return known
+
+
 def embed_items(
     model: JointModel, items: Sequence[Item], cfg: Retrieval
 ) -> tuple[dict[str, Tensor], dict[str, list[Entry]]]:
     """Unit vectors (n, E) of every source of a split, and the entries they belong to, by modality."""
-    if cfg.data.complete:
-        items = [item for item in items if all(getattr(item, modality) for modality in cfg.modalities)]
     stored = caches(model, items, cfg, cfg.data.eval_views)
     vectors, entries = {}, {}
     for modality in cfg.modalities:
@@ -52,7 +68,8 @@ def averaged(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def evaluate(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> dict[str, float]:
     """The metrics of a split, without controls: what training watches."""
     vectors, entries = embed_items(model, items, cfg)
-    return metrics.evaluate(vectors, {modality: [e.owner for e in entries[modality]] for modality in entries})
+    owners = {modality: [e.owner for e in entries[modality]] for modality in entries}
+    return metrics.evaluate(vectors, owners, cfg.data.eval_folds)
 
 
 def score(
@@ -71,17 +88,17 @@ def score(
             the embedded world also the ceilings of a perfect decoder and of a perfect bag of words.
     """
     owners = {modality: [entry.owner for entry in entries[modality]] for modality in entries}
-    generator = np.random.default_rng(cfg.seed)
+    generator, folds = np.random.default_rng(cfg.seed), cfg.data.eval_folds
     shuffled = {modality: generator.permutation(owner) for modality, owner in owners.items()}
     constant = {modality: torch.ones_like(v) / v.shape[1] ** 0.5 for modality, v in vectors.items()}
     controls = {
-        "chance": metrics.chance(owners),
-        "shuffled_pairs": metrics.evaluate(vectors, shuffled),
-        "constant_embeddings": metrics.evaluate(constant, owners),
+        "chance": metrics.chance(owners, folds),
+        "shuffled_pairs": metrics.evaluate(vectors, shuffled, folds),
+        "constant_embeddings": metrics.evaluate(constant, owners, folds),
     }
-    results = metrics.evaluate(vectors, owners) | score_together(vectors, owners)
+    results = metrics.evaluate(vectors, owners, folds) | score_together(vectors, owners, folds)
     if isinstance(items, Scenes):
-        controls |= ceilings(items)
+        controls |= ceilings(items, folds)
         one_model = vectors["image"].shape[1] == model.head.embed_dim if "image" in vectors else False
         if one_model and "text" in vectors:  # an ensemble has no vector for a word
             analogy, alone = score_analogies(model, items, vectors["image"])
@@ -89,7 +106,7 @@ def score(
     return results, controls
 
 
-def ceilings(scenes: Scenes) -> dict[str, dict[str, float]]:
+def ceilings(scenes: Scenes, folds: int = 1) -> dict[str, dict[str, float]]:
     """What a perfect decoder of sentences scores on the embedded world, and a perfect decoder of their bags of words.
 
     Between sentences and sounds the perfect decoder hears what is left of what but sees no heights.
@@ -99,14 +116,16 @@ def ceilings(scenes: Scenes) -> dict[str, dict[str, float]]:
 
     def both_ways(scores: np.ndarray, other: str) -> dict[str, float]:
         owners = {"text": captions_of, other: list(range(len(scenes)))}
-        return without_sum(metrics.evaluate({"text": scores, other: eye}, owners))
+        return without_sum(metrics.evaluate({"text": scores, other: eye}, owners, folds))
 
     seen = both_ways(perfect_decoder_scores(scenes), "image")
     heard = both_ways(perfect_decoder_scores(scenes, heard_only=True), "audio")
     return {"perfect_decoder": seen | heard, "perfect_bag_of_words": both_ways(bag_of_words_scores(scenes), "image")}
 
 
-def score_together(vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def score_together(
+    vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[str]], folds: int = 1
+) -> dict[str, float]:
     """What each of two modalities adds when both are given: `image+audio_to_text_R@1`; compare the single ones.
 
     The two vectors of an item are added and their sum is normalised. A modality with one source per item joins every
@@ -123,7 +142,7 @@ def score_together(vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[
         name, joined = f"{first}+{second}", functional.normalize(vectors[many] + partners, dim=-1)  # (n, E)
         for other in others:
             both = {name: owners[many], other: owners[other]}
-            scores = metrics.evaluate({name: joined, other: vectors[other]}, both)
+            scores = metrics.evaluate({name: joined, other: vectors[other]}, both, folds)
             found |= {key: value for key, value in without_sum(scores).items() if key.startswith(name)}
     return found
 

@@ -30,8 +30,7 @@ def test_attention_pool_equals_a_loop_over_inputs_heads_and_places() -> None:
         content = [pool.norm(given.map[b, 3 * r + c]) for r, c in real]
         for h in range(4):
             distances = [
-                ((r + 0.5) / 2 - pool.centre[h, 0]) ** 2 + ((c + 0.5) / columns - pool.centre[h, 1]) ** 2
-                for r, c in real
+                ((r + 0.5) / 2 - pool.row[h]) ** 2 + ((c + 0.5) / columns - pool.column[h]) ** 2 for r, c in real
             ]
             scores = [
                 pool.score(x)[h] - d / (2 * pool.log_spread[h].exp() ** 2)
@@ -74,8 +73,9 @@ def test_attention_tells_a_mirrored_map_apart_and_the_vector_pool_does_not() -> 
 
 
 def test_windows_start_on_a_grid() -> None:
-    centre = AttentionPool(8, heads=4, width=3).centre
-    assert centre.tolist() == [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]]
+    pool = AttentionPool(8, heads=4, width=3)
+    middles = list(zip(pool.row.tolist(), pool.column.tolist(), strict=True))
+    assert middles == [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)]
 
 
 def test_any_subset_of_modalities_and_a_positive_temperature() -> None:

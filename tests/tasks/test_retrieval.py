@@ -427,10 +427,41 @@ def test_analogies_are_solved_by_an_embedding_that_adds_colours() -> None:
 
 def test_complete_evaluates_items_known_in_every_modality(config, model: JointModel, items: data.Items) -> None:
     odd = Items([*items, Item("silent", "silent", items[0].image, ("a red circle",))])
-    vectors, entries = retrieval_scores.embed_items(model, odd, config("data.complete=true"))
+    cfg = config("data.complete=true")
+    assert retrieval_scores.evaluated(odd, cfg) == list(items) == retrieval_scores.evaluated(items, config())
+    vectors, _ = retrieval_scores.embed_items(model, retrieval_scores.evaluated(odd, cfg), cfg)
     assert {m: len(v) for m, v in vectors.items()} == {"image": 8, "text": 16, "audio": 8}
-    _, entries = retrieval_scores.embed_items(model, odd, config())
-    assert {m: len(e) for m, e in entries.items()} == {"image": 9, "text": 17, "audio": 8}
+    with pytest.raises(ValueError, match=r"must have image, text, audio: 1 of 9 lack one. Set data.complete=true"):
+        retrieval_scores.evaluated(odd, config())
+    with pytest.raises(ValueError, match=r"1 of 1 lack one. Choose other modalities"):
+        retrieval_scores.evaluated(odd[-1:], cfg)
+
+
+def test_folds_rank_within_parts_and_average(config, model: JointModel, items: data.Items) -> None:
+    cfg = config("data.eval_folds=2")
+    halves = [retrieval_scores.evaluate(model, items[part], config()) for part in (slice(4), slice(4, 8))]
+    assert retrieval_scores.evaluate(model, items, cfg) == pytest.approx(
+        {name: (halves[0][name] + halves[1][name]) / 2 for name in halves[0]}
+    )
+    vectors, entries = retrieval_scores.embed_items(model, items, cfg)
+    _, controls = retrieval_scores.score(model, vectors, entries, items, cfg)
+    assert controls["chance"]["image_to_text_R@1"] == pytest.approx(1 / 4)
+    assert controls["constant_embeddings"] == pytest.approx(controls["chance"])
+
+
+@pytest.mark.parametrize("setting", ["data.views=11", "data.eval_views=0"])
+def test_crops_that_there_are_not(config, setting: str) -> None:
+    with pytest.raises(ValueError, match=r"data.views and data.eval_views must lie in 1..10: got"):
+        build_model(config(setting), ["a red circle"])
+
+
+def test_cache_dtype_is_that_on_disk(config, items: data.Items) -> None:
+    cfg = config("encoder.image.freeze=true", "encoder.image.cache=true", "data.cache_dtype=float32")
+    model = build_model(cfg, ["a red circle"])
+    cache = caches(model, items, cfg, 1)["image"]
+    exact, _ = model.encoder("image").trunk(model.encoder("image").prepare(items[0].image[0])[None])
+    torch.testing.assert_close(cache.row(items[0].image[0]), exact[0], rtol=1e-5, atol=1e-6)
+    assert "float32" in cache.folder.name
 
 
 def test_eval_views_are_used(config, items: data.Items) -> None:
