@@ -74,7 +74,17 @@ class Tokens(nn.Module):
 
 
 def layers_of(name: str, size: int) -> dict[str, nn.Module]:
-    """The layers of a network in the order they run, by torchvision's names."""
+    """The layers of a network in the order they run, by torchvision's names.
+
+    Behind the last map of every network of convolutions stands "avgpool", a map of one cell: where a frozen encoder
+    ends there, a cache keeps one vector per picture.
+    """
+    stages = maps_of(name, size)
+    return stages if name.startswith("vit") else stages | {"avgpool": nn.AdaptiveAvgPool2d(1)}
+
+
+def maps_of(name: str, size: int) -> dict[str, nn.Module]:
+    """The layers of a network down to its last map."""
     if name == "small_cnn":
         return small_cnn()
     from torchvision.models import get_model, vgg

@@ -39,7 +39,7 @@ def with_random_statistics(module: nn.Module) -> nn.Module:
 def test_every_network(name):
     torch.manual_seed(0)
     encoder = ImageEncoder(name, size=64).eval()
-    assert encoder.layers[-1] == IMAGE_ENCODERS[name].layer
+    assert encoder.kept[-1] == IMAGE_ENCODERS[name].layer == [x for x in encoder.layers if x != "avgpool"][-1]
     values = pictures(2, 64)
     with torch.no_grad():
         features = encoder(values)
@@ -72,6 +72,19 @@ def test_every_network(name):
     assert all((p.grad is None) == n.startswith(frozen) for n, p in half.named_parameters())
     changed = {key for key, value in half.state_dict().items() if not torch.equal(value, before[key])}
     assert not any(key.startswith(frozen) for key in changed) and all("running" in k or "num_" in k for k in changed)
+
+
+def test_the_pooled_vector_can_be_the_map():
+    torch.manual_seed(0)
+    whole = ImageEncoder("mobilenet_v2", size=64).eval()
+    pooled = ImageEncoder("mobilenet_v2", size=64, layer="avgpool", freeze=True).eval()
+    pooled.load_state_dict(whole.state_dict())
+    trunk, _ = pooled.trunk(pictures(2, 64))
+    assert trunk.shape == (2, 1280, 1, 1)  # what a cache keeps
+    features = pooled(trunk, from_trunk=True)
+    assert features.grid == (1, 1) and torch.equal(features.map[:, 0], features.vector)
+    with torch.no_grad():
+        assert close(features.vector, whole(pictures(2, 64)).vector)
 
 
 def test_vision_transformer_at_its_own_size():
