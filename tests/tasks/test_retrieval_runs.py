@@ -186,3 +186,31 @@ def test_the_embedded_world_from_end_to_end(script, tmp_path: Path, monkeypatch:
         assert shown.code == 0, shown.err
         assert [line.split()[2] for line in shown.out.splitlines()[:4]] == [modality] * 4
         assert colours(grid) > 500
+
+
+def test_two_processes_train_what_one_trains(tiny: list[str], tmp_path: Path) -> None:
+    """From the command to the index; frozen pictures, for BatchNorm takes its statistics from each process's part."""
+    words = [*tiny, "modalities=[image,text]", "encoder.image.freeze=true", "head.pool.image=vector"]
+    words += ["loop.steps=6", "loop.log_every=1"]
+    train = [str(ROOT / "scripts/train_retrieval.py"), *words]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, command in (("one", train), ("two", [*launch, *train])):
+        done = subprocess.run(
+            [sys.executable, *command, f"out={tmp_path / name}"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = tmp_path / "one", tmp_path / "two"
+    losses = [
+        [float(row[3]) for row in read_csv(run / "metrics.csv") if row[2] == "train/retrieval/image_text_loss"]
+        for run in (one, two)
+    ]
+    assert len(losses[0]) == 6 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+    models = [retrieval.load(run)[0].state_dict() for run in (one, two)]
+    for name, value in models[0].items():
+        torch.testing.assert_close(models[1][name], value, rtol=1e-3, atol=2e-4, msg=name)
+    scores = [json.loads((run / "metrics.json").read_text())["metrics"] for run in (one, two)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.1) and len(Index.load(two / "index")) == 24
