@@ -271,7 +271,7 @@ def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int)
                 cfg.data.cache,
                 views=views if modality == "image" else 1,
                 dtype=cfg.data.cache_dtype,
-                progress=CacheProgress(bar),
+                progress=CacheProgress(f"{modality} cache", bar),
             )
     return found
 
@@ -288,8 +288,8 @@ def trunk_outputs(encoder: encoders.Encoder, sources: list[Source], view: int) -
 class CacheProgress:
     """Moves a bar to `done` of `total`, or writes a line a minute where there is no bar."""
 
-    def __init__(self, bar: tqdm):
-        self.bar = bar
+    def __init__(self, name: str, bar: tqdm):
+        self.name, self.bar = name, bar
         self.said = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
@@ -298,7 +298,7 @@ class CacheProgress:
         self.bar.update(done - self.bar.n)
         if self.bar.disable and time.perf_counter() - self.said > LINE_SECONDS:
             self.said = time.perf_counter()
-            log.info("%s: %s of %s", self.bar.desc, f"{done:,}", f"{total:,}")
+            log.info("%s: %s of %s", self.name, f"{done:,}", f"{total:,}")
 
 
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from tqdm import tqdm
 
 from mm import data, encoders
 from mm.config import ConfigError
@@ -447,6 +448,19 @@ def test_folds_rank_within_parts_and_average(config, model: JointModel, items: d
     _, controls = retrieval_scores.score(model, vectors, entries, items, cfg)
     assert controls["chance"]["image_to_text_R@1"] == pytest.approx(1 / 4)
     assert controls["constant_embeddings"] == pytest.approx(controls["chance"])
+
+
+def test_progress_of_a_cache_is_said_once_a_minute_without_a_bar(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mm")
+    clock = [0.0]
+    monkeypatch.setattr(retrieval.time, "perf_counter", lambda: clock[0])
+    with tqdm(disable=True) as bar:
+        progress = retrieval.CacheProgress("image cache", bar)
+        for clock[0], done in ((30.0, 64), (61.0, 128), (100.0, 192), (122.0, 256)):
+            progress(done, 6000)
+    assert caplog.messages == ["image cache: 128 of 6,000", "image cache: 256 of 6,000"]
 
 
 @pytest.mark.parametrize("setting", ["data.views=11", "data.eval_views=0"])
