@@ -130,7 +130,7 @@ def cached(
     """What `compute` says of every source and view: read from disk, or computed now and kept.
 
     The name of a cache is made of `fingerprint`, of the data, of `views` and of `dtype`; another of any of them is
-    another cache. A file counts as the same data while its name, size and modification time stay: reading the contents
+    another cache, but one of more views serves as well. A file counts as the same data while its name, size and modification time stay: reading the contents
     of every file at each start would take minutes on a large set, and moving or unpacking a set anew keeps all three.
     Sentences and arrays count by their contents.
 
@@ -158,9 +158,12 @@ def cached(
         raise ValueError(f"dtype must be 'float16' or 'float32': got {dtype!r}.")
     if len({source_key(source) for source in sources}) < len(sources):
         raise ValueError("every source must be there once: use mm.data.gallery.unique.")
-    final = Path(folder) / f"{fingerprint}-{data_fingerprint(sources)}-{views}x-{dtype}"
-    if (finished := _finished(final, sources)) is not None:
-        return finished
+    stem = f"{fingerprint}-{data_fingerprint(sources)}"
+    final = Path(folder) / f"{stem}-{views}x-{dtype}"
+    for candidate in (final, *sorted(Path(folder).glob(f"{stem}-*x-{dtype}"))):
+        finished = _finished(candidate, sources)
+        if finished is not None and finished.views >= views:
+            return finished
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final.with_name(f"{final.name}.lock")):
         if (finished := _finished(final, sources)) is not None:

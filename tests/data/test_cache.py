@@ -63,6 +63,17 @@ def test_every_row_is_what_compute_said(tmp_path, compute, dtype):
             assert torch.equal(cache.row(source, view), expected) and cache.find(source) == k
 
 
+def test_a_cache_of_more_views_serves_fewer(tmp_path):
+    sources, compute = names(5), Counting(grid)
+    large = cached(compute, sources, "abc", tmp_path, views=3, batch_size=4)
+    asked = len(compute.calls)
+    small = cached(compute, sources, "abc", tmp_path, views=2, batch_size=4)
+    assert len(compute.calls) == asked and all(torch.equal(small[k, 1], large[k, 1]) for k in range(5))
+    larger = cached(compute, sources, "abc", tmp_path, views=4, batch_size=4)
+    assert len(compute.calls) > asked and larger.views == 4 and torch.equal(larger[2, 3], grid([sources[2]], 3)[0][0])
+    assert cached(compute, sources, "other", tmp_path, views=2, batch_size=4).folder != large.folder
+
+
 def test_half_precision_rounds_and_single_does_not(tmp_path):
     value = 1.00048828125  # 1 + 2**-11 lies between two float16
     cached_as = {
