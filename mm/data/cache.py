@@ -130,9 +130,9 @@ def cached(
     """What `compute` says of every source and view: read from disk, or computed now and kept.
 
     The name of a cache is made of `fingerprint`, of the data, of `views` and of `dtype`; another of any of them is
-    another cache, but one of more views serves as well. A file counts as the same data while its name, size and modification time stay: reading the contents
-    of every file at each start would take minutes on a large set, and moving or unpacking a set anew keeps all three.
-    Sentences and arrays count by their contents.
+    another cache, but one of more views serves as well. A file counts as the same data while its name, size and
+    modification time stay: reading the contents of every file at each start would take minutes on a large set, and
+    moving or unpacking a set anew keeps all three. Sentences and arrays count by their contents.
 
     Args:
         compute: (list of b sources, view) -> values (b, n, ...) and lengths (b,) of their axis n, or None where all
