@@ -26,4 +26,4 @@ bench: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv build *.egg-info

@@ -26,9 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 class ImageConfig:
     """Image encoder."""
 
-    name: str = (
-        "small_cnn"  # a key of mm.encoders.IMAGE_ENCODERS, or "torchvision:<model>" / "transformers:<name or folder>"
-    )
+    name: str = "small_cnn"  # of mm.encoders.IMAGE_ENCODERS, "torchvision:<model>" or "transformers:<name or folder>"
     size: int = 0  # pixels a side of the square input; 0 = the network's own (224, small_cnn 64)
     layer: str = ""  # layer whose output is the map; "" = the network's last map
     weights: str = ""  # "" = random, "DEFAULT" = torchvision's download, else a local state-dict file
@@ -44,19 +42,20 @@ class TextConfig:
     """Text encoder."""
 
     name: str = "gru"  # a key of mm.encoders.TEXT_ENCODERS, or "transformers:<name or folder>"
-    word_dim: int = 300
-    hidden: int = 512  # width of the map: 2 x hidden / 2 when both directions run
-    layers: int = 1
-    bidirectional: bool = True
+    word_dim: int = 300  # numbers of a word embedding
+    hidden: int = 512  # numbers of a word on the map; where both directions run, each gives half
+    layers: int = 1  # of the recurrent network or transformer
+    bidirectional: bool = True  # also from the last word to the first
     pool: Literal["last", "mean", "max", "class"] = "max"  # "class": the first token, of transformers only
     word_vectors: str = ""  # GloVe or word2vec text file; its vectors must have word_dim numbers
     min_count: int = 1  # rarer training words become <unk>
     max_tokens: int = 64  # longer sentences are cut
-    dropout: float = 0.0
+    dropout: float = 0.0  # share of the numbers of the words hidden while training
     word_dropout: float = 0.0  # share of words replaced by <unk> while training
-    freeze: bool = False
-    rate: float = 1.0
-    init: str = ""
+    freeze: bool = False  # nothing trains
+    rate: float = 1.0  # learning rate relative to optim.lr
+    init: str = ""  # run folder whose text encoder and vocabulary to start from
+    cache: bool = False  # keep what the frozen encoder computes on disk, see mm.data.cache
 
 
 @dataclass
@@ -66,16 +65,16 @@ class AudioConfig:
     name: str = "vgg"  # a key of mm.encoders.AUDIO_ENCODERS
     front_end: Literal["log_mel", "linear", "mfcc"] = "log_mel"  # soundnet takes the wave itself, yamnet its own
     sample_rate: int = 16000  # Hz
-    window_s: float = 0.025
-    hop_s: float = 0.010
+    window_s: float = 0.025  # seconds of sound in a column of the spectrogram
+    hop_s: float = 0.010  # seconds from one column to the next
     bands: int = 64  # mel bands or cepstral coefficients
     width: int = 64  # channels of the widest convolution / 4
     spec_augment: float = 0.0  # share of the bands and of the frames hidden while training
     weights: str = ""  # "" = random, else a local state-dict file
-    freeze: bool = False
-    rate: float = 1.0
-    init: str = ""
-    cache: bool = False
+    freeze: bool = False  # nothing trains, BatchNorm statistics stay
+    rate: float = 1.0  # learning rate relative to optim.lr
+    init: str = ""  # run folder whose audio encoder to start from
+    cache: bool = False  # keep what the frozen encoder computes on disk, see mm.data.cache
 
 
 @dataclass
@@ -93,7 +92,7 @@ class DataConfig:
 
     name: str = "synthetic"  # a key of mm.data.READERS
     root: str = ""  # folder of the data sets; "" = $MM_DATA, else ./data
-    batch_size: int = 128
+    batch_size: int = 128  # items of a batch, over all processes together
     workers: int = 0  # loading processes; the batches are the same for any number
     views: int = 1  # fixed crops of a picture that training draws from: 1 whole, 2 + mirrored, 10 + corners
     eval_views: int = 1  # of these crops, how many an evaluation averages over
@@ -112,11 +111,11 @@ class DataConfig:
 class OptimConfig:
     """Optimiser and learning-rate schedule."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd"] = "adamw"  # SGD has a momentum of 0.9
     lr: float = 1e-3  # peak
     weight_decay: float = 0.01  # on matrices only, never on biases, norms or the temperature
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 100
+    schedule: Literal["cosine", "constant"] = "cosine"  # what follows the warm-up
+    warmup_steps: int = 100  # steps in which the learning rate rises to its peak
     clip_norm: float = 1.0  # 0 = no clipping
 
 
@@ -249,6 +248,9 @@ def clean_exit(*errors: type[BaseException]) -> Iterator[None]:
         yield
     except SystemExit:  # it brings its own exit code
         raise
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: interrupted; the same command goes on from what is saved\n")
+        raise SystemExit(130) from None
     except clean as error:
         sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
         raise SystemExit(2) from None

@@ -14,8 +14,8 @@ from mm import data
 from mm.config import clean_exit
 from mm.data import Entry
 from mm.engine import keep_freed_memory, start_logging
-from mm.index import IndexConflictError, IndexDamagedError, build
-from mm.tasks import retrieval
+from mm.index import IndexConflictError, IndexDamagedError, build, index_of
+from mm.tasks import retrieval, retrieval_scores
 
 
 @clean_exit(OSError, ValueError, IndexConflictError, IndexDamagedError)
@@ -36,13 +36,18 @@ def main() -> None:
     keep_freed_memory()  # a third less CPU for a network over many pictures
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     modalities = arguments.modality or (["image"] if arguments.folder else cfg.modalities)
+    run = str(Path(arguments.run).absolute())
     if arguments.folder:
         entries = {modality: data.folder(arguments.folder, modality) for modality in modalities}
+        index, _ = build(model, entries, skip_bad=arguments.skip_bad, run=run)
     else:
         items = data.load(cfg.data, arguments.split, cfg.seed)
+        if arguments.skip_bad:
+            items = data.readable(items, {m: model.encoder(m).prepare for m in modalities})
+        vectors, entries = retrieval_scores.embed_items(model, items, cfg, modalities)
         split = {"split": arguments.split}
-        entries = {m: [e._replace(meta=e.meta | split) for e in data.gallery(items, m)] for m in modalities}
-    index, _ = build(model, entries, skip_bad=arguments.skip_bad, run=str(Path(arguments.run).absolute()))
+        entries = {m: [e._replace(meta=e.meta | split) for e in some] for m, some in entries.items()}
+        index = index_of(vectors, entries, model.fingerprint(), run)
     if arguments.vocabulary:
         counts = retrieval.word_counts(data.load(cfg.data, "train", cfg.seed), arguments.min_count)
         words = [Entry(f"word:{word}", word, word, {"text": word, "count": n}) for word, n in counts.items()]

@@ -28,13 +28,14 @@ def main() -> None:
     """Build, train, evaluate, index, draw."""
     cfg = load(retrieval.Retrieval, sys.argv[1:], default=DEFAULT)
     device = distributed.init(cfg.loop.device)
-    start_logging(out=cfg.out)
+    start_logging()
     seed_everything(cfg.seed)
     train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
     val, test = retrieval_scores.evaluated(val, cfg), retrieval_scores.evaluated(test, cfg)
 
     model = retrieval.build_model(cfg, retrieval.sentences(train)).to(device)
     batches = retrieval.training_batches(model, train, cfg)
+    start_logging(out=cfg.out)  # once there is something to train
     progress = fit(
         model,
         [Stream("retrieval", batches, retrieval.Objective(cfg.loss))],

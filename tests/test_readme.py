@@ -43,6 +43,7 @@ def commands() -> list[str]:
     shell = "\n".join(text for language, text in FENCED if language in ("console", "bash", "sh", "shell"))
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     lines = [*shell.replace("\\\n", " ").splitlines(), *re.findall(r"`([^`\n]+)`", prose)]
+    lines = [re.sub(r"^--config ", "python scripts/train_retrieval.py --config ", line) for line in lines]  # in a table
     found = (shlex.join(shlex.split(line.removeprefix("$ "), comments=True)) for line in lines)
     return list(dict.fromkeys(c for c in found if re.match(r"(python|make|torchrun) ", c) and "..." not in c))
 

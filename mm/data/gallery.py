@@ -179,7 +179,8 @@ def read(prepare: Prepare, source: Source, view: int, name: str) -> Tensor:
     try:
         return prepare(source, view)
     except READ_ERRORS as error:
-        what = str(source) if isinstance(source, (Path, str)) else f"an array of shape {tuple(source.shape)}"
+        shape = getattr(source, "shape", "")  # a PIL image and bytes have none
+        what = str(source) if isinstance(source, (Path, str)) else f"{type(source).__name__} {shape}".rstrip()
         reason = str(error) or type(error).__name__
         raise UnreadableError(f"{name}: {reason if what in reason else f'{what} cannot be read: {reason}'}") from error
 

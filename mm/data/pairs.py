@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from mm.data.cache import Cache
-from mm.data.gallery import Prepare, read, readable, stable_id, text_key
+from mm.data.gallery import Prepare, read, stable_id, text_key
 from mm.data.item import MODALITIES, Item, Source
 from mm.naming import known
 
@@ -20,26 +20,23 @@ class Pairs(Dataset):
     Which picture, crop and clip: drawn by a generator of (seed, epoch, index). Which caption: they take turns, so
     that n captions are all used once in n epochs. An item that lacks a modality gives an example without it.
 
-    `skip_bad` reads every picture and clip once before training and leaves out what is damaged (`readable`). It costs
-    the decoding of one epoch; in return batches stay what they are for any number of workers and at any resume, and the
-    count is known before the first step. A cache over the same items wants `readable` called first.
+    A damaged file is an error; `mm.data.gallery.readable` finds and leaves out all of them beforehand, so that batches
+    stay what they are for any number of workers and at any resume, and the count is known before the first step.
 
     Args:
         items: the items of a training split.
         prepare: {modality: prepare(source, view) -> tensor}; other modalities are left out.
         seed: of all draws, at least 0.
-        views: fixed crops of a picture that are drawn from; a modality with a cache draws from the cache's views.
-        cache: {modality: trunk outputs of all its sources}; these modalities are never decoded.
-        skip_bad: leave out damaged files instead of stopping at the first.
-        workers: reading threads of `skip_bad`.
+        views: fixed crops of a picture that are drawn from.
+        cache: {modality: trunk outputs of all its sources}, that of pictures in `views` crops or more; these
+            modalities are never decoded.
 
     Attributes:
-        items: the items that are left.
-        skipped: one line per damaged file or row that was left out.
+        items: those given.
         modalities: those that are drawn.
 
     Raises:
-        ValueError: no item, an unknown modality, `views` below 1, a negative seed.
+        ValueError: no item, an unknown modality, `views` below 1 or above those of a cache, a negative seed.
         UnreadableError: (at look-up) a damaged file, named.
     """
 
@@ -50,8 +47,6 @@ class Pairs(Dataset):
         seed: int = 0,
         views: int = 1,
         cache: Mapping[str, Cache] | None = None,
-        skip_bad: bool = False,
-        workers: int = 2,
     ):
         self.prepare = dict(prepare)
         self.cache = dict(cache or {})
@@ -59,15 +54,14 @@ class Pairs(Dataset):
             known(name, MODALITIES, "modality")
         if views < 1 or seed < 0:
             raise ValueError(f"views must be at least 1 and the seed at least 0: got {views} and {seed}.")
-        if skip_bad:
-            items = readable(items, {m: self.prepare[m] for m in self.prepare if m not in self.cache}, workers)
+        if "image" in self.cache and self.cache["image"].views < views:
+            raise ValueError(f"the cache must hold {views} crops of a picture: it holds {self.cache['image'].views}.")
         if not len(items):
             raise ValueError("training needs at least one item: got none.")
         self.modalities = tuple(m for m in MODALITIES if m in self.prepare or m in self.cache)
         self.seed = seed
         self.views = views
         self.items = items
-        self.skipped: tuple[str, ...] = tuple(getattr(items, "skipped", ()))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -89,7 +83,7 @@ class Pairs(Dataset):
                 source = sources[rng.integers(len(sources))]
             if modality in self.cache:
                 cache = self.cache[modality]
-                example[modality] = cache.row(source, int(rng.integers(cache.views)))
+                example[modality] = cache.row(source, int(rng.integers(self.views if modality == "image" else 1)))
             else:
                 view = int(rng.integers(self.views)) if modality == "image" else 0
                 example[modality] = read(self.prepare[modality], source, view, item.id)

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from safetensors import SafetensorError, safe_open
 
+from mm import __version__
 from mm.encoders.adapters import TorchvisionEncoder
 from mm.encoders.audio import AudioEncoder
 from mm.encoders.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder, load_weights
@@ -20,6 +21,7 @@ from mm.naming import known
 
 DESCRIPTION_FILE = "encoders.json"
 MANIFEST_FILE = "manifest.json"  # of a checkpoint: what each of its files must be
+SETTINGS_FILE = "config.yaml"
 POINTERS = ("best", "last")  # in a run's checkpoints/: each a text file that names a folder beside it
 ENCODERS: tuple[type[Encoder], ...] = (
     ImageEncoder,
@@ -122,14 +124,21 @@ def follow(pointer: Path) -> Path:
 
 
 def verify(folder: Path) -> None:
-    """Compare the weights and descriptions of a checkpoint with the sums written beside them; other folders have none.
+    """Compare the weights and settings of a checkpoint with the sums written beside them; other folders have none.
 
     Raises:
-        ValueError: a file has changed since it was written.
+        ValueError: a file has changed since it was written, or another version wrote the checkpoint.
     """
     manifest = folder / MANIFEST_FILE
-    sums = read_json(manifest).get("files", {}) if manifest.is_file() else {}
-    for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+    if not manifest.is_file():
+        return
+    content = read_json(manifest)
+    written, sums = str(content.get("mm_version")), content.get("files", {})
+    if written.split(".")[:2] != __version__.split(".")[:2]:
+        raise ValueError(
+            f"{folder} was written by mm {written}, this is {__version__}: train anew, or use mm {written}."
+        )
+    for name in (WEIGHTS_FILE, DESCRIPTION_FILE, SETTINGS_FILE):
         if name in sums and sha256(folder / name) != sums[name]["sha256"]:
             raise ValueError(
                 f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST_FILE}. Put back a good copy, or "

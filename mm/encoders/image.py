@@ -120,7 +120,7 @@ class ImageEncoder(Encoder):
     def folded(self) -> Self:
         """A copy for inference whose convolutions have taken in the BatchNorm behind them: 1.5 times as fast."""
         encoder = copy.deepcopy(self).eval()
-        fold(encoder.net)
+        fold(encoder.net, but=encoder.net.get_submodule(self.kept[self.cut]) if self.cut < len(self.kept) else None)
         return encoder
 
 

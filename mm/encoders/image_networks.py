@@ -131,16 +131,20 @@ def tree(modules: dict[str, nn.Module]) -> nn.Module:
     return root
 
 
-def fold(module: nn.Module) -> None:
+def fold(module: nn.Module, but: nn.Module | None = None) -> None:
     """Let every convolution take in the BatchNorm that stands right behind it; for a network in eval mode.
 
     Children of one module are taken to run in their order, as those of every network of the table do.
+
+    Args:
+        module: changed in place.
+        but: a BatchNorm that stays, because what comes before it is run by itself.
     """
     before: tuple[str, nn.Module] = ("", nn.Identity())
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
+        if isinstance(child, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d) and child is not but:
             setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
             setattr(module, name, nn.Identity())
         else:
-            fold(child)
+            fold(child, but)
         before = name, child

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 POOLS = ("last", "mean", "max")
 HEAD_DIM = 64  # channels of an attention head
+WORD_STD = 0.1  # Adam moves a number by the rate a step at most: words that start at 1 stay what they were drawn as
 LONGEST_WAVE = 10000.0  # of the position code, in units of 2 pi tokens (Vaswani et al. 2017, section 3.5)
 
 
@@ -133,6 +134,8 @@ class TextEncoder(Encoder):
         self.vocabulary = Vocabulary(words)
         self.max_tokens, self.word_dropout = max_tokens, word_dropout
         self.embedding = nn.Embedding(len(self.vocabulary), word_dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=WORD_STD)
+        nn.init.zeros_(self.embedding.weight[PAD].detach())
         self.dropout = nn.Dropout(dropout)
         self.dim = self.vector_dim = word_dim if kind == "mean" else hidden
         self.halves = bidirectional and kind in ("gru", "lstm")
@@ -279,7 +282,7 @@ def fill_embedding(encoder: TextEncoder, path: str | Path) -> None:
     first = len(encoder.vocabulary) - len(words)
     with torch.no_grad():
         spread = torch.cat(list(vectors.values())).std(correction=0)
-        weight.mul_(spread)  # <pad> stays zero
+        weight.mul_(spread / WORD_STD)  # <pad> stays zero
         for number, word in enumerate(words, first):
             if word in vectors:
                 weight[number] = vectors[word]

@@ -223,6 +223,14 @@ def source_state() -> str:
     return "".join(answer.stdout for answer in answers[1:])
 
 
+def keep_source_state(out: Path, step: int) -> None:
+    """Write the state of the code into OUT/git.txt, behind the earlier one where a run goes on with other code."""
+    path, state = out / "git.txt", source_state()
+    before = path.read_text(encoding="utf-8") if path.exists() and step else ""
+    if state not in before:
+        write_text(path, f"{before}\nfrom step {step} on:\n{state}" if before else state)
+
+
 def versions() -> dict[str, str]:
     """Versions of mm, Python and the libraries that numbers depend on, as far as they are installed."""
     found = {"mm": __version__, "python": platform.python_version()}

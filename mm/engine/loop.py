@@ -25,7 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mm import distributed
 from mm.config import ConfigError, LoopConfig, OptimConfig, to_yaml
-from mm.engine.log import Log, Throughput, source_state
+from mm.engine.log import Log, Throughput, keep_source_state
 from mm.engine.memory import keep_freed_memory
 from mm.engine.optim import Average, build_optimiser, schedule, set_rate
 from mm.engine.rng import preserved_rng
@@ -178,7 +178,7 @@ class _Loop:
             log.info("%s goes on from step %d.", run.out, run.saved)
         if main:
             write_text(run.out / "config.yaml", to_yaml(run.config))
-            write_text(run.out / "git.txt", source_state())
+            keep_source_state(run.out, run.progress.step)
         self.log = Log(run.out, self.cfg.tensorboard, run.saved) if main else None
         self.iterators = [stream.batches(run.saved * self.cfg.accumulate) for stream in self.streams]
         self.bar = tqdm(total=self.cfg.steps, initial=run.saved, disable=not self.shown, unit="step")

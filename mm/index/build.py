@@ -54,7 +54,7 @@ class Bad(NamedTuple):
 def build(
     embedder: Embedder,
     entries: Mapping[str, Iterable[Entry]],
-    batch_size: int = 64,
+    batch_size: int = 256,
     skip_bad: bool = False,
     run: str = "",
 ) -> tuple[Index, list[Bad]]:
@@ -145,7 +145,8 @@ def _embed(
             except UNREADABLE as error:
                 if not skip_bad:
                     raise ValueError(
-                        f"{modality} {entry.id!r} cannot be embedded: {error} skip_bad=True leaves such sources out."
+                        f"{modality} {entry.id!r} cannot be embedded: {error} --skip-bad (skip_bad=True) leaves such "
+                        "sources out."
                     ) from error
                 bad.append(Bad(entry.id, str(error)))
         return good, np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)

@@ -6,6 +6,7 @@ The settings, the model, what it reads and its training step; `mm.tasks.retrieva
 import functools
 import hashlib
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,13 +21,13 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from mm import data, encoders
-from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
+from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, gallery, prepared, readable, unique
 from mm.data.item import Source
 from mm.data.synthetic import Scenes
 from mm.data.voices import SAMPLE_RATE
-from mm.distributed import rank, world_size
+from mm.distributed import init, rank, world_size
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
 from mm.media import VIEWS
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
+CHANGEABLE = re.compile(r"data\.|encoder\.\w+\.cache=|loop\.device=")  # settings that a finished run may be given anew
 LINE_SECONDS = 60.0  # between two lines about a cache that is being filled
 
 Pool = Literal["vector", "attention"]
@@ -45,20 +47,20 @@ Pool = Literal["vector", "attention"]
 class PoolConfig:
     """What of an encoder's features the head reads: its vector, or that and attention over its map."""
 
-    image: Pool = "attention"
-    text: Pool = "vector"
-    audio: Pool = "attention"
+    image: Pool = "attention"  # "attention": windows of the map beside the vector
+    text: Pool = "vector"  # the same of a sentence
+    audio: Pool = "attention"  # the same of a sound
 
 
 @dataclass
 class HeadConfig:
     """Joint embedding head."""
 
-    embed_dim: int = 256
+    embed_dim: int = 256  # numbers of an embedding
     pool: PoolConfig = field(default_factory=PoolConfig)
     heads: int = 16  # windows of the attention, a square number
     head_dim: int = 64  # what each keeps of what it sees
-    dropout: float = 0.0
+    dropout: float = 0.0  # share of the pooled numbers hidden while training
     temperature: float = 0.07  # where the learnable temperature starts
 
 
@@ -66,7 +68,7 @@ class HeadConfig:
 class LossConfig:
     """Metric-learning loss, summed over the pairs of modalities."""
 
-    name: Literal["info_nce", "siglip", "hinge", "hardest", "triplet"] = "info_nce"
+    name: Literal["info_nce", "siglip", "hinge", "hardest", "triplet"] = "info_nce"  # see mm.losses
     margin: float = 0.2  # of hinge, hardest and triplet
     warmup_steps: int = 200  # hardest only: steps of the sum of hinges before
 
@@ -75,9 +77,9 @@ class LossConfig:
 class Retrieval:
     """Everything `scripts/train_retrieval.py` can be told."""
 
-    seed: int = 0
+    seed: int = 0  # of the weights, the batches and the embedded world
     out: str = "runs/retrieval"  # the run folder
-    modalities: list[str] = field(default_factory=lambda: ["image", "text", "audio"])
+    modalities: list[str] = field(default_factory=lambda: ["image", "text", "audio"])  # two at least
     encoder: EncodersConfig = field(default_factory=EncodersConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -253,14 +255,15 @@ def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> Joint
 
 def cached_modalities(cfg: Retrieval) -> list[str]:
     """The modalities whose frozen part is computed once and kept."""
-    wanted = {"image": cfg.encoder.image.cache, "audio": cfg.encoder.audio.cache}
-    return [modality for modality in cfg.modalities if wanted.get(modality)]
+    return [modality for modality in cfg.modalities if getattr(cfg.encoder, modality).cache]
 
 
-def caches(model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int) -> dict[str, Cache]:
+def caches(
+    model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int, modalities: Sequence[str] = data.MODALITIES
+) -> dict[str, Cache]:
     """What the frozen parts say of every source of some items, read from disk or computed now."""
     found = {}
-    for modality in sorted(model.cached):
+    for modality in sorted(model.cached & set(modalities)):
         encoder = model.encoder(modality)
         entries = unique(items, modality)
         with tqdm(desc=f"{modality} cache", unit=modality, disable=None) as bar:
@@ -302,23 +305,29 @@ class CacheProgress:
 
 
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:
-    """The best weights of a run, in eval mode, and its settings.
+    """The best weights of a run, in eval mode on the GPU if there is one, and its settings.
 
     Args:
         run: run folder.
-        settings: `key=value` that differ from the run's own.
+        settings: `key=value` of data.*, encoder.*.cache or loop.device that differ from the run's own.
 
     Raises:
         FileNotFoundError: there is no such run.
-        ConfigError: an unknown setting.
-        ValueError: a damaged file, or settings that the weights do not fit.
+        ConfigError: an unknown setting, or one of the model or of training, which are done.
+        ValueError: a damaged file.
     """
     folder = encoders.find(Path(run))
+    if done := [setting for setting in settings if not CHANGEABLE.match(setting)]:
+        raise ConfigError(
+            f"of a finished run, data.*, encoder.*.cache and loop.device can be changed: got {', '.join(done)}. Leave "
+            "it out, or train anew with it."
+        )
+    towers = encoders.load(folder)
     cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml"), *settings])
-    model = joint_model({modality: encoders.load(folder, modality) for modality in cfg.modalities}, cfg)
+    model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
     weights = folder / encoders.WEIGHTS_FILE
     encoders.load_weights(model, load_file(weights), weights)
-    return model.eval(), cfg
+    return model.to(init(cfg.loop.device)).eval(), cfg
 
 
 def description(model: JointModel) -> dict:

@@ -16,30 +16,41 @@ from mm.tasks.retrieval import JointModel, Retrieval, caches
 
 
 def evaluated(items: Sequence[Item], cfg: Retrieval) -> Sequence[Item]:
-    """The items that an evaluation ranks: all, or with `data.complete` those known in every modality of the run.
+    """The items that an evaluation ranks: all, or with `data.complete` those whose owner is known in every modality.
 
     Raises:
-        ValueError: an item lacks a modality, or every item does.
+        ValueError: the owner of an item lacks a modality of the run, or every owner does.
     """
     if isinstance(items, Scenes):  # which lack nothing, and are drawn when asked for
         return items
-    known = [item for item in items if all(getattr(item, modality) for modality in cfg.modalities)]
+    owners = [{item.owner for item in items if getattr(item, modality)} for modality in cfg.modalities]
+    complete = set.intersection(*owners)
+    known = [item for item in items if item.owner in complete]
     if not known or (len(known) < len(items) and not cfg.data.complete):
-        kinds = ", ".join(cfg.modalities)
+        kinds, first = ", ".join(cfg.modalities), next(item.id for item in items if item.owner not in complete)
         raise ValueError(
-            f"every item of an evaluation must have {kinds}: {len(items) - len(known)} of {len(items)} lack one. "
+            f"every item of an evaluation must be known in {kinds}, itself or by another item of its owner: "
+            f"{len(items) - len(known)} of {len(items)} are not, the first is {first!r}. "
             f"{'Set data.complete=true to evaluate on the others' if known else 'Choose other modalities'}."
         )
     return known
 
 
 def embed_items(
-    model: JointModel, items: Sequence[Item], cfg: Retrieval
+    model: JointModel, items: Sequence[Item], cfg: Retrieval, modalities: Sequence[str] = ()
 ) -> tuple[dict[str, Tensor], dict[str, list[Entry]]]:
-    """Unit vectors (n, E) of every source of a split, and the entries they belong to, by modality."""
-    stored = caches(model, items, cfg, cfg.data.eval_views)
+    """Unit vectors (n, E) of every source of a split, and the entries they belong to, by modality.
+
+    Args:
+        model: of the run.
+        items: of the split; what an item lacks is left out.
+        cfg: settings of the run; frozen encoders are read from its caches.
+        modalities: those embedded; none = all of the run.
+    """
+    modalities = list(modalities) or cfg.modalities
+    stored = caches(model, items, cfg, cfg.data.eval_views, modalities)
     vectors, entries = {}, {}
-    for modality in cfg.modalities:
+    for modality in modalities:
         entries[modality] = gallery(items, modality)
         vectors[modality] = model.embed(
             modality,

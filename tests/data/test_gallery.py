@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mm.data import Entry, Item, UnreadableError, folder, gallery, prepared, unique
+from mm.data.gallery import read
 
 
 @pytest.fixture
@@ -117,3 +118,13 @@ def test_rejected(prepare):
         next(prepared([], prepare["text"], batch_size=0))
     with pytest.raises(ValueError, match="got 4 and -1"):
         next(prepared([], prepare["text"], batch_size=4, workers=-1))
+
+
+def test_a_source_without_a_shape_is_named_by_its_type():
+    def refuse(source, view):
+        raise ValueError("no")
+
+    with pytest.raises(UnreadableError, match=r"^query: bytes cannot be read: no$"):
+        read(refuse, b"not a picture", 0, "query")
+    with pytest.raises(UnreadableError, match=r"^query: ndarray \(2, 3\) cannot be read: no$"):
+        read(refuse, np.zeros((2, 3)), 0, "query")

@@ -69,12 +69,15 @@ def test_a_cache_gives_what_would_have_been_computed(items, prepare, tmp_path):
         return torch.stack([prepare["image"](source, view).float() for source in sources]), None
 
     sources = [entry.source for entry in unique(items, "image")]
-    cache = cached(compute, sources, "f", tmp_path / "cache", views=2)
-    stored = Pairs(items, {"text": prepare["text"]}, 1, cache={"image": cache})
-    plain = Pairs(items, {"text": prepare["text"], "image": prepare["image"]}, 1, views=2)
-    for key in [(epoch, index) for epoch in range(5) for index in (0, 1, 5)]:
-        assert torch.equal(stored[key]["image"], plain[key]["image"].float())
-        assert stored[key]["text_key"] == plain[key]["text_key"]
+    cache = cached(compute, sources, "f", tmp_path / "cache", views=3)
+    for views in (1, 2, 3):  # whatever else the cache holds
+        stored = Pairs(items, {"text": prepare["text"]}, 1, views, cache={"image": cache})
+        plain = Pairs(items, {"text": prepare["text"], "image": prepare["image"]}, 1, views)
+        for key in [(epoch, index) for epoch in range(5) for index in (0, 1, 5)]:
+            assert torch.equal(stored[key]["image"], plain[key]["image"].float())
+            assert stored[key]["text_key"] == plain[key]["text_key"]
+    with pytest.raises(ValueError, match="must hold 4 crops of a picture: it holds 3"):
+        Pairs(items, {}, 1, 4, cache={"image": cache})
     with pytest.raises(KeyError, match=r"new\.jpg is not in the cache"):
         Pairs([Item("n", "n", (Path("new.jpg"),))], {}, cache={"image": cache})[0, 0]
 
@@ -97,10 +100,11 @@ def test_skip_bad_leaves_out_what_is_damaged_and_counts_it(items, prepare, caplo
     for image in items[5].image:
         image.unlink()  # a sentence alone is left
     with caplog.at_level(logging.WARNING):
-        pairs = Pairs(Items(items, ["an earlier line"]), prepare, skip_bad=True)
+        good = readable(Items(items, ["an earlier line"]), prepare)
+    pairs = Pairs(good, prepare)
     assert [item.id for item in pairs.items] == ["0", "1", "2", "3"] and len(pairs) == 4
     assert pairs.items[1].image == items[1].image[1:] and pairs.items[2].image == () and pairs.items[3] == items[3]
-    assert len(pairs.skipped) == 7 and pairs.skipped[0] == "an earlier line" and "1-0.jpg" in " ".join(pairs.skipped)
+    assert len(good.skipped) == 7 and good.skipped[0] == "an earlier line" and "1-0.jpg" in " ".join(good.skipped)
     assert "left out 6 damaged files and with them 2 items" in caplog.text
     examples = [pairs[epoch, index] for epoch in range(3) for index in range(len(pairs))]
     assert all("text" in example for example in examples)

@@ -74,6 +74,17 @@ def test_every_network(name):
     assert not any(key.startswith(frozen) for key in changed) and all("running" in k or "num_" in k for k in changed)
 
 
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "bn1"), ("densenet121", "features.norm0")])
+def test_folding_stops_where_the_trunk_ends(name, layer):
+    encoder = ImageEncoder(name, size=64, train_from=layer)
+    with_random_statistics(encoder.eval())
+    folded = encoder.folded()
+    with torch.no_grad():
+        plain, _ = encoder.trunk(pictures(2, 64))
+        assert torch.equal(folded.trunk(pictures(2, 64))[0], plain)
+        assert close(folded(pictures(2, 64)).map, encoder(pictures(2, 64)).map)
+
+
 def test_the_pooled_vector_can_be_the_map():
     torch.manual_seed(0)
     whole = ImageEncoder("mobilenet_v2", size=64).eval()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mm.config import TextConfig
 from mm.encoders import TEXT_ENCODERS, TextEncoder, TransformersTextEncoder, text_encoder
-from mm.encoders.text import Block, fill_embedding, position_code
+from mm.encoders.text import WORD_STD, Block, fill_embedding, position_code
 from mm.encoders.word_vectors import read_word_vectors
 from mm.features import pad
 from mm.vocabulary import UNK
@@ -254,7 +254,7 @@ def test_word_vectors(tmp_path, header, caplog):
     weight = dict(zip(encoder.vocabulary.words, encoder.embedding.weight[4:].tolist(), strict=True))
     assert weight["the"] == [1, 2, 3] and weight["dog"] == [10, 11, 12] and weight["runs"] == [7, 8, 9]
     spread = torch.tensor([1.0, 2, 3, 10, 11, 12, 7, 8, 9]).std(correction=0)
-    torch.testing.assert_close(encoder.embedding.weight[9], random[9] * spread)  # "beach"
+    torch.testing.assert_close(encoder.embedding.weight[9], random[9] * spread / WORD_STD)  # "beach"
     assert not encoder.embedding.weight[0].any()
     assert encoder.embedding.weight.requires_grad and "word_vectors" not in encoder.config
 

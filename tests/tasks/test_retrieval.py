@@ -277,8 +277,10 @@ def test_load_with_settings(tiny_run: Path) -> None:
     assert (cfg.data.eval_views, cfg.data.root) == (2, "elsewhere")
     with pytest.raises(ConfigError, match=r"Did you mean 'data\.eval_views'"):
         retrieval.load(tiny_run, ["data.eval_view=2"])
-    with pytest.raises(ValueError, match=r"must have the shape|must be those of"):
-        retrieval.load(tiny_run, ["head.embed_dim=8"])
+    for setting in ("head.embed_dim=8", "loss.name=triplet", "encoder.audio.width=99", "loop.steps=3"):
+        with pytest.raises(ConfigError, match=f"data.*, encoder.*.cache and loop.device can be changed: got {setting}"):
+            retrieval.load(tiny_run, [setting])
+    assert retrieval.load(tiny_run, ["loop.device=cpu"])[0].encoder("text").device.type == "cpu"
     with pytest.raises(FileNotFoundError, match="there is no such path"):
         retrieval.load(tiny_run / "nothing")
 
@@ -432,10 +434,12 @@ def test_complete_evaluates_items_known_in_every_modality(config, model: JointMo
     assert retrieval_scores.evaluated(odd, cfg) == list(items) == retrieval_scores.evaluated(items, config())
     vectors, _ = retrieval_scores.embed_items(model, retrieval_scores.evaluated(odd, cfg), cfg)
     assert {m: len(v) for m, v in vectors.items()} == {"image": 8, "text": 16, "audio": 8}
-    with pytest.raises(ValueError, match=r"must have image, text, audio: 1 of 9 lack one. Set data.complete=true"):
+    with pytest.raises(ValueError, match=r"1 of 9 are not, the first is 'silent'\. Set data.complete=true"):
         retrieval_scores.evaluated(odd, config())
-    with pytest.raises(ValueError, match=r"1 of 1 lack one. Choose other modalities"):
+    with pytest.raises(ValueError, match=r"1 of 1 are not, .* Choose other modalities"):
         retrieval_scores.evaluated(odd[-1:], cfg)
+    apart = [item._replace(**{m: ()}) for item in items for m in data.MODALITIES]  # of one owner, like spoken digits
+    assert retrieval_scores.evaluated(apart, config()) == apart
 
 
 def test_folds_rank_within_parts_and_average(config, model: JointModel, items: data.Items) -> None:
