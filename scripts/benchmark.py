@@ -10,7 +10,6 @@ busy; results that disagree are one: exit code 1.
 
 import argparse
 import copy
-import ctypes
 import itertools
 import json
 import math
@@ -38,7 +37,7 @@ from mm.config import LoopConfig, OptimConfig, clean_exit
 from mm.data import Inputs
 from mm.data import folder as files_in
 from mm.encoders.image_networks import fold
-from mm.engine import Stream, fit
+from mm.engine import Stream, fit, keep_freed_memory
 from mm.engine.optim import build_optimiser
 from mm.features import Features
 from mm.index import Index
@@ -94,13 +93,6 @@ def alternate(repeats: int, *jobs: Callable[[], Any]) -> tuple[list[float], list
         cpu[number].append(time.process_time() - begun[0])
         wall[number].append(time.perf_counter() - begun[1])
     return [statistics.median(each) for each in cpu], [statistics.median(each) for each in wall], results
-
-
-def keep_freed_memory() -> None:
-    """Have glibc reuse large blocks: fresh pages, which come and go by chance, cost as much as a small network."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
-    for option in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, bytes
-        mallopt(option, 2**30)
 
 
 def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:

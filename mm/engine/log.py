@@ -1,4 +1,4 @@
-"""What a run writes for people: metrics.csv, metrics.json, TensorBoard events, pictures, sounds and log lines."""
+"""What a run writes for people: metrics.csv, metrics.json, TensorBoard events, git.txt and log lines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import math
 import platform
 import subprocess
 import sys
-import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
-
-import torch
-from torch import Tensor
 
 from mm import __version__
 from mm.config import LoopConfig
@@ -32,10 +28,10 @@ LIBRARIES = ("torch", "torchvision", "torchaudio", "transformers", "numpy", "fai
 
 
 class Log:
-    """The numbers, pictures and sounds of a run.
+    """The numbers of a run.
 
     Args:
-        out: run folder. Numbers are appended to its metrics.csv, pictures and sounds replace earlier ones in figures/.
+        out: run folder, to whose metrics.csv they are appended.
         tensorboard: write events as well, if tensorboard is installed.
         step: where the run goes on: what metrics.csv says of later steps is dropped, also a half-written last line.
     """
@@ -72,58 +68,12 @@ class Log:
             if self._events:
                 self._events.add_scalar(name, value, step)
 
-    def image(self, step: int, name: str, image: Tensor) -> None:
-        """Keep a picture as figures/<name>.png.
-
-        Args:
-            step: optimiser steps made.
-            name: a "/" in it becomes "-" in the file's name.
-            image: (3, H, W) uint8.
-
-        Raises:
-            ValueError: another shape or dtype.
-        """
-        from PIL import Image
-
-        if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-            raise ValueError(f"a picture must be (3, H, W) uint8: got {tuple(image.shape)} {image.dtype}.")
-        file = self._figure(name, ".png")
-        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(file)  # (H, W, 3)
-        if self._events:
-            self._events.add_image(name, image, step)
-
-    def audio(self, step: int, name: str, samples: Tensor, sample_rate: int) -> None:
-        """Keep a sound as figures/<name>.wav, 16 bits; what is louder than full scale is clipped.
-
-        Args:
-            step: optimiser steps made.
-            name: a "/" in it becomes "-" in the file's name.
-            samples: (T,) float in [-1, 1].
-            sample_rate: Hz.
-
-        Raises:
-            ValueError: another shape or dtype.
-        """
-        if samples.dim() != 1 or not samples.is_floating_point():
-            raise ValueError(f"a sound must be (T,) floats: got {tuple(samples.shape)} {samples.dtype}.")
-        clipped = samples.detach().float().cpu().clamp(-1, 1)  # (T,)
-        with wave.open(str(self._figure(name, ".wav")), "wb") as file:
-            file.setparams((1, 2, sample_rate, 0, "NONE", ""))
-            file.writeframes((clipped.numpy() * 32767).round().astype("<i2").tobytes())
-        if self._events:
-            self._events.add_audio(name, clipped[None], step, sample_rate=sample_rate)
-
     def close(self) -> None:
         """Finish all files."""
         with contextlib.suppress(OSError):  # every row was flushed when it was written, or the failure was raised then
             self._file.close()
         if self._events:
             self._events.close()
-
-    def _figure(self, name: str, suffix: str) -> Path:
-        folder = self.out / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder / (name.replace("/", "-") + suffix)
 
 
 class Throughput:

@@ -1,16 +1,14 @@
-"""metrics.csv, metrics.json, TensorBoard events, pictures, sounds, throughput."""
+"""metrics.csv, metrics.json, TensorBoard events, git.txt, log lines, throughput."""
 
 import json
 import logging
 import resource
 import subprocess
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mm import __version__
 from mm.engine import log as log_module
@@ -55,45 +53,14 @@ def test_a_run_from_the_start_has_no_old_rows(tmp_path: Path) -> None:
     assert len(read_csv(tmp_path / "metrics.csv")) == 1
 
 
-def test_pictures_and_sounds_are_files(tmp_path: Path) -> None:
-    log = Log(tmp_path, tensorboard=False)
-    picture = torch.arange(3 * 4 * 5, dtype=torch.uint8).reshape(3, 4, 5)
-    log.image(1, "val/neighbours", picture)
-    log.audio(1, "val/voice", torch.tensor([0.0, 0.5, -1.0, 2.0]), 8000)
-    log.close()
-    read = np.asarray(Image.open(tmp_path / "figures" / "val-neighbours.png"))
-    assert np.array_equal(read, picture.permute(1, 2, 0).numpy())
-    with wave.open(str(tmp_path / "figures" / "val-voice.wav")) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
-        assert np.frombuffer(file.readframes(4), "<i2").tolist() == [0, 16384, -32767, 32767]
-
-
-@pytest.mark.parametrize("picture", [torch.zeros(4, 5, dtype=torch.uint8), torch.zeros(3, 4, 5)])
-def test_other_pictures_are_rejected(tmp_path: Path, picture: torch.Tensor) -> None:
-    log = Log(tmp_path, tensorboard=False)
-    with pytest.raises(ValueError, match=r"a picture must be \(3, H, W\) uint8: got"):
-        log.image(1, "x", picture)
-    log.close()
-
-
-@pytest.mark.parametrize("sound", [torch.zeros(1, 5), torch.zeros(5, dtype=torch.int16)])
-def test_other_sounds_are_rejected(tmp_path: Path, sound: torch.Tensor) -> None:
-    log = Log(tmp_path, tensorboard=False)
-    with pytest.raises(ValueError, match=r"a sound must be \(T,\) floats: got"):
-        log.audio(1, "x", sound, 8000)
-    log.close()
-
-
 def test_events_are_written_where_tensorboard_is_installed(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log = Log(tmp_path)
     for step in (1, 2, 3):
         log.scalars(step, **{"train/loss": step / 2})
-    log.image(3, "picture", torch.zeros(3, 4, 5, dtype=torch.uint8))
-    log.audio(3, "sound", torch.zeros(8), 8000)
     log.close()
     tags = events.EventAccumulator(str(tmp_path)).Reload().Tags()
-    assert (tags["images"], tags["audio"], tags["scalars"]) == (["picture"], ["sound"], ["train/loss"])
+    assert tags["scalars"] == ["train/loss"]
     log = Log(tmp_path, step=2)  # went on from step 2: what step 3 said is replaced
     log.scalars(3, **{"train/loss": 9.0})
     log.close()
