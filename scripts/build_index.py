@@ -15,7 +15,7 @@ from mm.config import clean_exit
 from mm.data import Entry
 from mm.engine import keep_freed_memory, start_logging
 from mm.index import IndexConflictError, IndexDamagedError, build, index_of
-from mm.tasks import retrieval, retrieval_scores
+from mm.tasks import retrieval, retrieval_data, retrieval_scores
 
 
 @clean_exit(OSError, ValueError, IndexConflictError, IndexDamagedError)
@@ -49,7 +49,7 @@ def main() -> None:
         entries = {m: [e._replace(meta=e.meta | split) for e in some] for m, some in entries.items()}
         index = index_of(vectors, entries, model.fingerprint(), run)
     if arguments.vocabulary:
-        counts = retrieval.word_counts(data.load(cfg.data, "train", cfg.seed), arguments.min_count)
+        counts = retrieval_data.word_counts(data.load(cfg.data, "train", cfg.seed), arguments.min_count)
         words = [Entry(f"word:{word}", word, word, {"text": word, "count": n}) for word, n in counts.items()]
         index.add(model.embed("text", list(counts)), [w.id for w in words], [w.meta for w in words], modality="word")
     index.save(arguments.out)

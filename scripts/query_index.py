@@ -20,7 +20,7 @@ from mm.engine import start_logging
 from mm.index import Hit, Index, IndexDamagedError, Searcher, parse_where
 from mm.index.grid import Shown, draw_neighbours
 from mm.naming import hint
-from mm.tasks import retrieval
+from mm.tasks import retrieval, retrieval_data
 
 
 @clean_exit(OSError, ValueError, IndexDamagedError)
@@ -71,7 +71,7 @@ def main() -> None:
             print(f"{place:>3}  {hit.score:6.3f}  {hit.metadata.get('modality', ''):<6} {hit.id}  {shown}")
     if arguments.grid:
         words = "".join(f" {sign} {term}" for sign in terms for _, term in terms[sign])
-        split_sources = functools.cache(functools.partial(retrieval.sources, cfg)) if cfg else None
+        split_sources = functools.cache(functools.partial(retrieval_data.sources, cfg)) if cfg else None
         row = [shown_hit(hit, split_sources) for hit in hits]
         query_cell = Shown("text" if kind == "vector" else kind, given, f"query{words}")
         picture = draw_neighbours([(query_cell, row)], arguments.grid)

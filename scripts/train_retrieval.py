@@ -17,7 +17,7 @@ from mm.config import clean_exit, load
 from mm.engine import CheckpointError, NonFiniteLoss, Stream, fit, seed_everything, start_logging, table, write_metrics
 from mm.index import IndexConflictError, IndexDamagedError, index_of
 from mm.index.grid import Shown, draw_neighbours
-from mm.tasks import retrieval, retrieval_scores
+from mm.tasks import retrieval, retrieval_data, retrieval_scores
 
 log = logging.getLogger("mm.scripts")
 DEFAULT = Path(__file__).parents[1] / "configs/retrieval/default.yaml"
@@ -33,8 +33,8 @@ def main() -> None:
     train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
     val, test = retrieval_scores.evaluated(val, cfg), retrieval_scores.evaluated(test, cfg)
 
-    model = retrieval.build_model(cfg, retrieval.sentences(train)).to(device)
-    batches = retrieval.training_batches(model, train, cfg)
+    model = retrieval.build_model(cfg, retrieval_data.sentences(train)).to(device)
+    batches = retrieval_data.training_batches(model, train, cfg)
     start_logging(out=cfg.out)  # once there is something to train
     progress = fit(
         model,

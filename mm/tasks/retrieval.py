@@ -1,15 +1,12 @@
 """Retrieval: images, text and sounds in one space, by metric learning.
 
-The settings, the model, what it reads and its training step; `mm.tasks.retrieval_scores` evaluates it.
+The settings, the model and its training step; what it reads is in `mm.tasks.retrieval_data`, how it is evaluated in
+`mm.tasks.retrieval_scores`.
 """
 
-import functools
 import hashlib
-import logging
 import re
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -18,27 +15,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from mm import data, encoders
 from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
-from mm.data import Batches, Cache, Entry, Inputs, Item, Pairs, cached, gallery, prepared, readable, unique
+from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
-from mm.data.synthetic import Scenes
 from mm.data.voices import SAMPLE_RATE
-from mm.distributed import init, rank, world_size
+from mm.distributed import init
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
 from mm.media import VIEWS
-from mm.vocabulary import tokenize
-
-log = logging.getLogger(__name__)
 
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 CHANGEABLE = re.compile(r"data\.|encoder\.\w+\.cache=|loop\.device=")  # settings that a finished run may be given anew
-LINE_SECONDS = 60.0  # between two lines about a cache that is being filled
 
 Pool = Literal["vector", "attention"]
 
@@ -258,52 +249,6 @@ def cached_modalities(cfg: Retrieval) -> list[str]:
     return [modality for modality in cfg.modalities if getattr(cfg.encoder, modality).cache]
 
 
-def caches(
-    model: JointModel, items: Sequence[Item], cfg: Retrieval, views: int, modalities: Sequence[str] = data.MODALITIES
-) -> dict[str, Cache]:
-    """What the frozen parts say of every source of some items, read from disk or computed now."""
-    found = {}
-    for modality in sorted(model.cached & set(modalities)):
-        encoder = model.encoder(modality)
-        entries = unique(items, modality)
-        with tqdm(desc=f"{modality} cache", unit=modality, disable=None) as bar:
-            found[modality] = cached(
-                functools.partial(trunk_outputs, encoder.folded()),
-                [entry.source for entry in entries],
-                encoder.fingerprint("trunk"),
-                cfg.data.cache,
-                views=views if modality == "image" else 1,
-                dtype=cfg.data.cache_dtype,
-                progress=CacheProgress(f"{modality} cache", bar),
-            )
-    return found
-
-
-@torch.no_grad()
-def trunk_outputs(encoder: encoders.Encoder, sources: list[Source], view: int) -> tuple[Tensor, Tensor | None]:
-    """What the frozen part of an encoder says of some sources, on the CPU; they are read by two threads."""
-    entries = [Entry(f"{encoder.modality} {i}", "", source, {}) for i, source in enumerate(sources)]
-    ((_, values, lengths),) = prepared(entries, encoder.prepare, len(entries), view=view)
-    values, lengths = encoder.trunk(values.to(encoder.device), None if lengths is None else lengths.to(encoder.device))
-    return values.cpu(), lengths
-
-
-class CacheProgress:
-    """Moves a bar to `done` of `total`, or writes a line a minute where there is no bar."""
-
-    def __init__(self, name: str, bar: tqdm):
-        self.name, self.bar = name, bar
-        self.said = time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Note that `done` of `total` rows are there."""
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
-        if self.bar.disable and time.perf_counter() - self.said > LINE_SECONDS:
-            self.said = time.perf_counter()
-            log.info("%s: %s of %s", self.name, f"{done:,}", f"{total:,}")
-
-
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:
     """The best weights of a run, in eval mode on the GPU if there is one, and its settings.
 
@@ -340,45 +285,6 @@ def description(model: JointModel) -> dict:
 def rates(cfg: Retrieval) -> dict[str, float]:
     """The learning rates of the encoders, relative to that of the head."""
     return {f"encoders.{modality}": getattr(cfg.encoder, modality).rate for modality in cfg.modalities}
-
-
-def sentences(items: Sequence[Item]) -> Iterator[str]:
-    """Every sentence of a split, without drawing pictures where they are drawn when asked for."""
-    if isinstance(items, Scenes):
-        yield from (caption.text for i in range(len(items)) for caption in items.captions(i))
-    else:
-        yield from (text for item in items for text in item.text)
-
-
-def word_counts(items: Sequence[Item], min_count: int) -> dict[str, int]:
-    """How often each word occurs in the sentences of a split, the most frequent first; rarer ones are left out."""
-    counts = Counter(word for sentence in sentences(items) for word in tokenize(sentence))
-    return {word: count for word, count in counts.most_common() if count >= min_count}
-
-
-def sources(cfg: Retrieval, split: str, modality: str) -> dict[str, Source]:
-    """{id of an entry: its picture, sentence or sound} of a split, to show what an index found where it is no file."""
-    return {entry.id: entry.source for entry in gallery(data.load(cfg.data, split, cfg.seed), modality)}
-
-
-def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:
-    """The batches of a run: a pure function of the seed and the step. Items in one modality alone teach nothing."""
-    prepare = {modality: model.encoder(modality).prepare for modality in cfg.modalities}
-    if cfg.data.skip_bad:
-        items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file
-    if not isinstance(items, Scenes):  # which lack nothing
-        known = [sum(bool(getattr(item, modality)) for modality in cfg.modalities) for item in items]
-        items = [item for item, count in zip(items, known, strict=True) if count > 1]
-        if len(items) < len(known):
-            log.info("%d training items of %d are known in two modalities or more", len(items), len(known))
-    pairs = Pairs(
-        items,
-        {modality: function for modality, function in prepare.items() if modality not in model.cached},
-        cfg.seed,
-        views=cfg.data.views,
-        cache=caches(model, items, cfg, cfg.data.views),
-    )
-    return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
 
 
 class Objective:

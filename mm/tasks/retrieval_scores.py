@@ -12,7 +12,8 @@ from mm.data import Entry, Item, gallery
 from mm.data.synthetic import Scenes, analogies, bag_of_words_scores, perfect_decoder_scores
 from mm.metrics import analogy_recall
 from mm.metrics import retrieval as metrics
-from mm.tasks.retrieval import JointModel, Retrieval, caches
+from mm.tasks.retrieval import JointModel, Retrieval
+from mm.tasks.retrieval_data import caches
 
 
 def evaluated(items: Sequence[Item], cfg: Retrieval) -> Sequence[Item]:
