@@ -1,5 +1,6 @@
 """Settings: what wins over what; whatever is wrong is said with its key, its file and the nearest valid name."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from mm.config import (
     to_yaml,
     usage,
 )
+from mm.tasks.retrieval import Retrieval
 
 
 @dataclass
@@ -283,3 +285,18 @@ def test_a_clean_exit_lets_other_errors_and_exits_through() -> None:
     with pytest.raises(SystemExit) as stopped, clean_exit(SystemExit):
         raise SystemExit(143)
     assert stopped.value.code == 143
+
+
+def test_ctrl_c_ends_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, clean_exit():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err
+    assert said.endswith(": interrupted; the same command goes on from what is saved\n") and said.count("\n") == 1
+    assert "Traceback" not in said
+
+
+def test_every_setting_says_what_it_means() -> None:
+    lines = [line for line in usage(Retrieval).splitlines() if line.startswith("  ") and "=" in line]
+    assert len(lines) > 60
+    assert [line for line in lines if not re.match(r"  [\w.]+=.*? {2,}\S", line)] == []
