@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", action="store_true", help="index the training words as well")
     parser.add_argument("--min-count", type=int, default=5, help="of the words, how often they must have been trained")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files and say how many")
-    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
     start_logging()
     keep_freed_memory()  # a third less CPU for a network over many pictures

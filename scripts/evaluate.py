@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--ensemble", nargs="+", default=[], metavar="RUN", help="runs whose cosines are averaged in")
-    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
     keep_freed_memory()  # a third less CPU for a network over many pictures

@@ -179,7 +179,11 @@ def test_python_block(number: int, sandbox: Path, stand_in, capsys: pytest.Captu
             pytest.skip(f"{file} is not there")
     for run in re.findall(r'"(runs/[^"/]+)"', code):
         stand_in(run)
-    exec(compile(code, f"README.md, Python block {number}", "exec"), {"__name__": "readme"})
+    names: dict = {"__name__": "readme"}
+    exec(compile(code, f"README.md, Python block {number}", "exec"), names)
+    assert capsys.readouterr().out.count("tensor(") == code.count("print(")
+    for name, shape in re.findall(r"(\w+\.\w+) \(([\d, ]+)\)", code):  # what its comments promise
+        assert list(eval(name, names).shape) == [int(size) for size in shape.split(",")], name
 
 
 def test_files_that_the_readme_names_are_there() -> None:

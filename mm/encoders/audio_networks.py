@@ -22,8 +22,9 @@ Cells = tuple[Tensor, Tensor | None]
 class MaskedNorm(_BatchNorm):
     """Batch normalisation over axis 1 of (B, C, ..., N) that leaves padded frames out of its statistics."""
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
+    def _check_input_dim(self, input: Tensor) -> None:  # torch asks every normalisation for this check
+        if input.dim() < 3:
+            raise ValueError(f"what is normalised must be (B, C, ..., N): got {tuple(input.shape)}.")
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise; `mask` broadcasts to (B, 1, ..., N), 1.0 = real, None = all real."""

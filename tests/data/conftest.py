@@ -11,6 +11,8 @@ import soundfile
 import torch
 from PIL import Image
 
+from mm.data.scenes import Thing
+
 RATE = 8000
 
 
@@ -60,3 +62,13 @@ class Prepare:
 @pytest.fixture
 def prepare() -> dict[str, Callable[..., torch.Tensor]]:
     return {"image": Prepare.image, "text": Prepare.text, "audio": Prepare.audio}
+
+
+@pytest.fixture
+def three() -> tuple[Thing, Thing, Thing]:
+    """A large red circle, a small blue star and a small green ring of the embedded world."""
+    return (
+        Thing("circle", "red", "large", 15.0, 20.0),
+        Thing("star", "blue", "small", 40.0, 50.0),
+        Thing("ring", "green", "small", 55.0, 12.0),
+    )

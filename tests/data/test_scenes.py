@@ -23,7 +23,6 @@ from mm.data.sentences import (
 from mm.data.synthetic import World
 
 PLAIN = {"texture": 0.0, "pixel_noise": 0.0, "light": 0.0, "tilt_deg": 0.0}
-RED = Thing("circle", "red", "large", 15.0, 20.0)
 
 
 def test_things_keep_apart_and_inside() -> None:
@@ -96,7 +95,8 @@ def test_a_things_middle_has_its_colour_in_any_light(colour: str) -> None:
         assert names[int(np.argmax(directions @ mean))] == colour
 
 
-def test_knobs_of_the_picture_have_an_effect() -> None:
+def test_knobs_of_the_picture_have_an_effect(three: tuple[Thing, ...]) -> None:
+    red = three[0]
     plain, _ = picture((), np.random.default_rng(3), **PLAIN)
     assert plain.std(axis=(0, 1)).max() == 0
     spread = []
@@ -106,6 +106,6 @@ def test_knobs_of_the_picture_have_an_effect() -> None:
     assert 2 < spread[0] < 0.7 * spread[1] and 3.5 < spread[2] < 4.5 and 11 < spread[3] < 13
     lit, _ = picture((), np.random.default_rng(3), **{**PLAIN, "light": 0.2})
     assert lit.mean() != plain.mean()
-    turned, _ = picture((RED._replace(shape="cross"),), np.random.default_rng(3), **{**PLAIN, "tilt_deg": 12.0})
-    upright, _ = picture((RED._replace(shape="cross"),), np.random.default_rng(3), **PLAIN)
+    turned, _ = picture((red._replace(shape="cross"),), np.random.default_rng(3), **{**PLAIN, "tilt_deg": 12.0})
+    upright, _ = picture((red._replace(shape="cross"),), np.random.default_rng(3), **PLAIN)
     assert np.abs(turned.astype(int) - upright).max() > 30

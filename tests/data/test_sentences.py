@@ -22,10 +22,6 @@ from mm.data.sentences import (
     turned_round,
 )
 
-RED = Thing("circle", "red", "large", 15.0, 20.0)
-BLUE = Thing("star", "blue", "small", 40.0, 50.0)
-GREEN = Thing("ring", "green", "small", 55.0, 12.0)
-
 
 def bag(text: str) -> list[str]:
     return sorted(text.replace(",", "").split())
@@ -51,8 +47,8 @@ def bag(text: str) -> list[str]:
         (Meaning((Phrase("circle", "blue"),), (), False), False),
     ],
 )
-def test_meanings_by_hand(meaning: Meaning, true: bool) -> None:
-    assert describes(meaning, (RED, BLUE, GREEN)) is true
+def test_meanings_by_hand(meaning: Meaning, true: bool, three: tuple[Thing, ...]) -> None:
+    assert describes(meaning, three) is true
 
 
 def test_wording() -> None:
@@ -82,19 +78,19 @@ def test_captions_are_true_different_and_short() -> None:
     assert len(words) <= 60
 
 
-def test_a_speaker_says_only_what_is_clear() -> None:
-    near = (RED, RED._replace(colour="blue", x=RED.x + 25, y=RED.y + CLEAR_PX - 1))
+def test_a_speaker_says_only_what_is_clear(three: tuple[Thing, ...]) -> None:
+    red = three[0]
+    near = (red, red._replace(colour="blue", x=red.x + 25, y=red.y + CLEAR_PX - 1))
     for seed in range(300):
         form, _ = say(near, np.random.default_rng(seed), 0.0)
         assert not {"above", "below"} & {fact.what for fact in form.facts}
 
 
-def test_omission_leaves_words_out() -> None:
-    scene = (RED, BLUE, GREEN)
+def test_omission_leaves_words_out(three: tuple[Thing, ...]) -> None:
     phrases = {share: [] for share in (0.0, 0.4)}
     for share, found in phrases.items():
         for seed in range(500):
-            found += say(scene, np.random.default_rng(seed), share)[1].phrases
+            found += say(three, np.random.default_rng(seed), share)[1].phrases
     assert all(all(phrase) for phrase in phrases[0.0])
     of = phrases[0.4]
     missing = [sum(not word for word in column) / len(of) for column in zip(*of, strict=True)]

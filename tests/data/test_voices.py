@@ -16,10 +16,6 @@ from mm.data.scenes import (
 from mm.data.synthetic import World
 from mm.data.voices import NOTE_S, SAMPLE_RATE, pitch_of, sound, voice
 
-RED = Thing("circle", "red", "large", 15.0, 20.0)
-BLUE = Thing("star", "blue", "small", 40.0, 50.0)
-GREEN = Thing("ring", "green", "small", 55.0, 12.0)
-
 
 def test_pitch_is_colour_and_size() -> None:
     pitches = [pitch_of(colour, size) for size in ("large", "small") for colour in COLOURS]
@@ -41,9 +37,10 @@ def loudness(wave: np.ndarray) -> np.ndarray:
     return np.sqrt((wave[:16000].reshape(100, 160).astype(float) ** 2).mean(1))  # (100,) of 10 ms
 
 
-def test_sounds_in_turn_and_together() -> None:
+def test_sounds_in_turn_and_together(three: tuple[Thing, ...]) -> None:
+    red, blue, green = three
     # All voices in a row: the order of the pitches follows the order given.
-    for things in ((RED, GREEN), (GREEN, RED)):
+    for things in ((red, green), (green, red)):
         wave = sound(
             [thing._replace(shape="circle") for thing in things],
             np.random.default_rng(0),
@@ -59,7 +56,7 @@ def test_sounds_in_turn_and_together() -> None:
         ]
         expected = [pitch_of(thing.colour, thing.size) for thing in things]
         assert abs(tones[0] - expected[0]) < 40 and abs(tones[-1] - expected[-1]) < 40
-    for things, together, share in (((RED,), False, 0.22), ((RED, BLUE), False, 0.44), ((RED, BLUE), True, 0.85)):
+    for things, together, share in (((red,), False, 0.22), ((red, blue), False, 0.44), ((red, blue), True, 0.85)):
         flat = [thing._replace(shape="square") for thing in things]
         loud = loudness(sound(flat, np.random.default_rng(1), together=together, snr_db=40.0))
         heard = (loud > 0.3 * loud.max()).mean()
@@ -67,10 +64,11 @@ def test_sounds_in_turn_and_together() -> None:
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
-def test_noise_level(snr_db: float) -> None:
+def test_noise_level(snr_db: float, three: tuple[Thing, ...]) -> None:
+    red = three[0]
     ratios = []
     for seed in range(40):
-        wave = sound([RED._replace(shape="square")], np.random.default_rng(seed), together=False, snr_db=snr_db)
+        wave = sound([red._replace(shape="square")], np.random.default_rng(seed), together=False, snr_db=snr_db)
         power = np.sort(loudness(wave) ** 2)
         ratios.append(10 * np.log10(power[82:96].mean() / power[5:70].mean()))
     noisy = 10 * np.log10(10 ** (snr_db / 10) + 1)  # the loud part holds the noise as well

@@ -168,6 +168,11 @@ def test_prepare_reads_files_and_arrays(tmp_path):
 # Parts --------------------------------------------------------------------------------------------------------------
 
 
+def test_what_has_no_frames_is_not_normalised():
+    with pytest.raises(ValueError, match=r"must be \(B, C, ..., N\): got \(4, 3\)"):
+        MaskedNorm(3)(torch.zeros(4, 3))
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_masked_norm_has_the_statistics_of_real_places(affine):
     torch.manual_seed(0)
