@@ -33,7 +33,7 @@ def main() -> None:
     train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
     val, test = retrieval_scores.evaluated(val, cfg), retrieval_scores.evaluated(test, cfg)
 
-    model = retrieval.build_model(cfg, retrieval_data.sentences(train)).to(device)
+    model = retrieval.build_model(cfg, data.sentences(train)).to(device)
     batches = retrieval_data.training_batches(model, train, cfg)
     start_logging(out=cfg.out)  # once there is something to train
     progress = fit(

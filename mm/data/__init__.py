@@ -12,13 +12,15 @@ from mm.config import DataConfig
 from mm.data.audio_captions import audiocaps, clotho
 from mm.data.cache import Cache, DamagedCacheError, cached
 from mm.data.collate import Inputs, collate
-from mm.data.gallery import Entry, Prepared, folder, gallery, prepared, readable, stable_id, text_key, unique
+from mm.data.frozen import caches
+from mm.data.gallery import Entry, Prepared, folder, gallery, prepared, readable, sentences, stable_id, text_key, unique
 from mm.data.item import MODALITIES, Item, Items, UnreadableError, data_root, parts
 from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
 from mm.data.loader import Batches
 from mm.data.pairs import Pairs
 from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
+from mm.data.synthetic import Scenes
 from mm.data.table import table
 from mm.naming import known
 
@@ -34,9 +36,11 @@ __all__ = [
     "Items",
     "Pairs",
     "Prepared",
+    "Scenes",
     "UnreadableError",
     "audiocaps",
     "cached",
+    "caches",
     "clotho",
     "coco",
     "collate",
@@ -50,6 +54,7 @@ __all__ = [
     "load",
     "prepared",
     "readable",
+    "sentences",
     "spoken_digits",
     "stable_id",
     "table",
@@ -63,8 +68,6 @@ Reader = Callable[[DataConfig, str, int], Sequence[Item]]
 
 
 def _synthetic(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
-    from mm.data.synthetic import Scenes
-
     return Scenes(split, cfg.scenes if split == "train" else EVALUATION_SCENES, seed)
 
 

@@ -18,7 +18,7 @@ class Inputs(NamedTuple):
     Attributes:
         values: (b, 3, H, W) pictures, (b, L) tokens, (b, T) waves, or the trunk outputs that a cache kept.
         lengths: (b,) int64, the real part of each row; None for pictures.
-        rows: (b,) int64, where in the batch each row stands, ascending.
+        rows: (b,) int64, which item of the batch each row belongs to, ascending; several texts may belong to one.
     """
 
     values: Tensor
@@ -36,8 +36,8 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One batch of B examples.
 
     Args:
-        examples: dicts {"owner": int, "text_key": int, <modality>: Tensor}. A modality that an example lacks is simply
-            not in it; one without text has no "text_key".
+        examples: dicts {"owner": int, "text_key": int, <modality>: Tensor or list of Tensors}. A modality that an
+            example lacks is simply not in it; one without text, or with several, has no "text_key".
 
     Returns:
         {"owner": (B, 2) int64, <modality>: Inputs, ...}. Two rows belong together when any column of `owner` agrees:
@@ -52,10 +52,15 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     owners = [(example["owner"], example.get("text_key", example["owner"])) for example in examples]
     batch: dict[str, Any] = {"owner": torch.tensor(owners, dtype=torch.int64)}  # (B, 2)
     for modality in MODALITIES:
-        rows = [row for row, example in enumerate(examples) if modality in example]
-        if rows:
-            values, lengths = pad([examples[row][modality] for row in rows])
+        held = [(row, tensor) for row, example in enumerate(examples) for tensor in listed(example.get(modality, []))]
+        if held:
+            values, lengths = pad([tensor for _, tensor in held])
             if modality == "image":  # also a trunk's (N, D) places: pictures of one size have no lengths
                 lengths = None
-            batch[modality] = Inputs(values, lengths, torch.tensor(rows))
+            batch[modality] = Inputs(values, lengths, torch.tensor([row for row, _ in held]))
     return batch
+
+
+def listed(value: Tensor | list[Tensor]) -> list[Tensor]:
+    """What an example holds of a modality, as a list."""
+    return [value] if isinstance(value, Tensor) else value

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from mm.data.item import MODALITIES, Item, Items, Source, UnreadableError
+from mm.data.synthetic import Scenes
 from mm.features import pad
 from mm.naming import hint, known
 from mm.vocabulary import tokenize
@@ -70,6 +71,14 @@ def gallery(items: Iterable[Item], modality: str) -> list[Entry]:
     if not entries:
         raise ValueError(f"no item of this data set has {modality}: choose another modality or another data set.")
     return entries
+
+
+def sentences(items: Sequence[Item]) -> Iterator[str]:
+    """Every sentence of a split, without drawing pictures where they are drawn when asked for."""
+    if isinstance(items, Scenes):
+        yield from (caption.text for i in range(len(items)) for caption in items.captions(i))
+    else:
+        yield from (text for item in items for text in item.text)
 
 
 def shown(source: Source) -> dict[str, str]:

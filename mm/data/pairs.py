@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from mm.data.cache import Cache
@@ -17,8 +18,9 @@ from mm.naming import known
 class Pairs(Dataset):
     """Items as training examples; `pairs[(epoch, index)]` is a pure function of the seed, the epoch and the index.
 
-    Which picture, crop and clip: drawn by a generator of (seed, epoch, index). Which caption: they take turns, so
-    that n captions are all used once in n epochs. An item that lacks a modality gives an example without it.
+    Which picture, crop and clip: drawn by a generator of (seed, epoch, index). Which captions: they take turns, so
+    that with one of n at a time all are used once in n epochs. An item that lacks a modality gives an example
+    without it.
 
     A damaged file is an error; `mm.data.gallery.readable` finds and leaves out all of them beforehand, so that batches
     stay what they are for any number of workers and at any resume, and the count is known before the first step.
@@ -28,6 +30,7 @@ class Pairs(Dataset):
         prepare: {modality: prepare(source, view) -> tensor}; other modalities are left out.
         seed: of all draws, at least 0.
         views: fixed crops of a picture that are drawn from.
+        texts: captions of an example, at most those that the item has; 0 = all.
         cache: {modality: trunk outputs of all its sources}, that of pictures in `views` crops or more; these
             modalities are never decoded.
 
@@ -36,7 +39,7 @@ class Pairs(Dataset):
         modalities: those that are drawn.
 
     Raises:
-        ValueError: no item, an unknown modality, `views` below 1 or above those of a cache, a negative seed.
+        ValueError: no item, an unknown modality, `views` below 1 or above those of a cache, negative `texts` or seed.
         UnreadableError: (at look-up) a damaged file, named.
     """
 
@@ -46,14 +49,17 @@ class Pairs(Dataset):
         prepare: Mapping[str, Prepare],
         seed: int = 0,
         views: int = 1,
+        texts: int = 1,
         cache: Mapping[str, Cache] | None = None,
     ):
         self.prepare = dict(prepare)
         self.cache = dict(cache or {})
         for name in [*self.prepare, *self.cache]:
             known(name, MODALITIES, "modality")
-        if views < 1 or seed < 0:
-            raise ValueError(f"views must be at least 1 and the seed at least 0: got {views} and {seed}.")
+        if views < 1 or min(texts, seed) < 0:
+            raise ValueError(
+                f"views must be at least 1, texts and the seed at least 0: got {views}, {texts} and {seed}."
+            )
         if "image" in self.cache and self.cache["image"].views < views:
             raise ValueError(f"the cache must hold {views} crops of a picture: it holds {self.cache['image'].views}.")
         if not len(items):
@@ -61,13 +67,14 @@ class Pairs(Dataset):
         self.modalities = tuple(m for m in MODALITIES if m in self.prepare or m in self.cache)
         self.seed = seed
         self.views = views
+        self.texts = texts
         self.items = items
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """{"owner": int, "text_key": int where a text was drawn, <modality>: Tensor}."""
+        """{"owner": int, "text_key": int where one text was drawn, <modality>: Tensor, or a list of several texts}."""
         epoch, index = key
         item = self.items[index]
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -77,14 +84,25 @@ class Pairs(Dataset):
             if not sources:
                 continue
             if modality == "text":
-                source = sources[(epoch + index + self.seed) % len(sources)]
-                example["text_key"] = text_key(str(source))
-            else:
-                source = sources[rng.integers(len(sources))]
-            if modality in self.cache:
-                cache = self.cache[modality]
-                example[modality] = cache.row(source, int(rng.integers(self.views if modality == "image" else 1)))
-            else:
-                view = int(rng.integers(self.views)) if modality == "image" else 0
-                example[modality] = read(self.prepare[modality], source, view, item.id)
+                count = min(self.texts or len(sources), len(sources))
+                first = epoch * count + index + self.seed
+                drawn = [sources[(first + k) % len(sources)] for k in range(count)]
+                tensors = [self.prepared(modality, source, 0, item.id) for source in drawn]
+                example[modality] = tensors[0] if self.texts == 1 else tensors
+                if self.texts == 1:
+                    example["text_key"] = text_key(str(drawn[0]))
+                continue
+            source = sources[rng.integers(len(sources))]
+            view = int(rng.integers(self.views if modality == "image" else 1))
+            example[modality] = self.prepared(modality, source, view, item.id)
         return example
+
+    def prepared(self, modality: str, source: Source, view: int, name: str) -> Tensor:
+        """One source as a batch holds it: from the cache, or read now.
+
+        Raises:
+            UnreadableError: it is damaged.
+        """
+        if modality in self.cache:
+            return self.cache[modality].row(source, view)
+        return read(self.prepare[modality], source, view, name)

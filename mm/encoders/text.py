@@ -17,13 +17,12 @@ from mm.encoders.encoder import Encoder
 from mm.encoders.word_vectors import read_word_vectors
 from mm.features import Features, mask_from_lengths, masked_max, masked_mean
 from mm.naming import known
-from mm.vocabulary import PAD, UNK, Vocabulary
+from mm.vocabulary import PAD, UNK, WORD_STD, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 POOLS = ("last", "mean", "max")
 HEAD_DIM = 64  # channels of an attention head
-WORD_STD = 0.1  # Adam moves a number by the rate a step at most: words that start at 1 stay what they were drawn as
 LONGEST_WAVE = 10000.0  # of the position code, in units of 2 pi tokens (Vaswani et al. 2017, section 3.5)
 
 

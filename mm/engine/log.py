@@ -136,6 +136,7 @@ def write_metrics(
     seed: int,
     data: Any,
     seconds: float,
+    missing: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a final evaluation with its controls into OUT/metrics.json, with the versions of what computed it.
 
@@ -148,6 +149,7 @@ def write_metrics(
         seed: of the run.
         data: what was evaluated: a name, or a dict that says more.
         seconds: of training and evaluation.
+        missing: {metric: why it is not computed}, written as "not_computed" where there is any.
 
     Raises:
         ValueError: a number that is not finite.
@@ -157,7 +159,15 @@ def write_metrics(
             if not math.isfinite(value):
                 raise ValueError(f"metrics must be finite: got {source}/{name} = {value}.")
     path = Path(out, "metrics.json")
-    document = {"task": task, "split": split, "metrics": dict(metrics), "controls": dict(controls), "seed": seed}
+    document: dict[str, Any] = {
+        "task": task,
+        "split": split,
+        "metrics": dict(metrics),
+        "controls": dict(controls),
+        "seed": seed,
+    }
+    if missing:
+        document["not_computed"] = dict(missing)
     write_json(path, {**document, "data": data, "seconds": round(seconds, 1), "versions": versions()})
     return path
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 # Printed as they are; everything else is a share and printed in per cent.
-NOT_SHARES = ("MedR", "MeanR", "CIDEr", "SI-SDR", "SDR", "PESQ")
+NOT_SHARES = ("MedR", "MeanR", "vocabulary", "words", "SI-SDR", "SDR", "PESQ")
+MOST_CHARACTERS = 110  # of a line; further columns stand below
 
 
 def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> str:
@@ -27,20 +28,34 @@ def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, floa
     width = max(width, 16)
     lines, header = [], ""
     for group, columns in groups.items():
-        widths = {column: max(len(column), 7) + 1 for column in columns}
-        titles = " " * width + "".join(f"{column:>{w}}" for column, w in widths.items())
-        if titles != header:
-            lines.append(titles)
-            header = titles
-        rows = {group.replace("_", " ") or "result": columns}
-        for control, numbers in controls.items():
-            ours = {column: numbers[joined] for column in columns if (joined := join(group, column)) in numbers}
-            if ours:
-                rows[f"  {control.replace('_', ' ')}"] = ours
-        for label, numbers in rows.items():
-            cells = "".join(f"{shown(column, numbers.get(column)):>{w}}" for column, w in widths.items())
-            lines.append(f"{label:<{width}}{cells}")
+        for part in parted(list(columns), MOST_CHARACTERS - width):
+            widths = {column: max(len(column), 7) + 1 for column in part}
+            titles = " " * width + "".join(f"{column:>{w}}" for column, w in widths.items())
+            if titles != header:
+                lines.append(titles)
+                header = titles
+            rows = {group.replace("_", " ") or "result": columns}
+            for control, numbers in controls.items():
+                ours = {column: numbers[joined] for column in part if (joined := join(group, column)) in numbers}
+                if ours:
+                    rows[f"  {control.replace('_', ' ')}"] = ours
+            for label, numbers in rows.items():
+                cells = "".join(f"{shown(column, numbers.get(column)):>{w}}" for column, w in widths.items())
+                lines.append(f"{label:<{width}}{cells}")
     return "\n".join(lines)
+
+
+def parted(columns: list[str], characters: int) -> list[list[str]]:
+    """Columns in parts whose titles fit into so many characters, at least one each."""
+    parts: list[list[str]] = [[]]
+    room = characters
+    for column in columns:
+        room -= max(len(column), 7) + 1
+        if room < 0 and parts[-1]:
+            parts.append([])
+            room = characters - max(len(column), 7) - 1
+        parts[-1].append(column)
+    return parts
 
 
 def split(name: str) -> tuple[str, str]:

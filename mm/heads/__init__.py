@@ -1,5 +1,18 @@
 """Task heads: modules that take `Features`, whatever encoder or modality they come from."""
 
+from mm.heads.captioner import Caption, Captioner
+from mm.heads.decoding import beam_search, sample
 from mm.heads.embedding import AttentionPool, JointEmbedding
+from mm.heads.lstm_decoder import LSTMDecoder
+from mm.heads.transformer_decoder import TransformerDecoder
 
-__all__ = ["AttentionPool", "JointEmbedding"]
+__all__ = [
+    "AttentionPool",
+    "Caption",
+    "Captioner",
+    "JointEmbedding",
+    "LSTMDecoder",
+    "TransformerDecoder",
+    "beam_search",
+    "sample",
+]

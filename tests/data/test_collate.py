@@ -28,6 +28,15 @@ def test_a_batch_against_a_loop_over_the_examples():
         assert (lengths is None) == (modality == "image")
 
 
+def test_several_texts_of_an_example_are_rows_of_one_item():
+    texts = [torch.tensor([5, 6, 7]), torch.tensor([8])]
+    batch = collate([{"owner": 1, "text": texts}, {"owner": 2}, {"owner": 3, "text": texts[:1]}])
+    values, lengths, rows = batch["text"]
+    assert (rows.tolist(), lengths.tolist()) == ([0, 0, 2], [3, 1, 3])
+    assert values.tolist() == [[5, 6, 7], [8, 0, 0], [5, 6, 7]]
+    assert batch["owner"].tolist() == [[1, 1], [2, 2], [3, 3]]
+
+
 def test_the_places_of_a_frozen_picture_have_no_lengths():
     batch = collate([{"owner": k, "image": torch.rand(49, 8)} for k in range(2)])
     assert batch["image"].lengths is None and batch["image"].values.shape == (2, 49, 8)

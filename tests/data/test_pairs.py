@@ -53,6 +53,17 @@ def test_captions_take_turns(items, prepare):
     assert pairs[0, 0]["owner"] == pairs[0, 4]["owner"] == stable_id("owner 0")
 
 
+@pytest.mark.parametrize(("texts", "count"), [(0, 3), (2, 2), (9, 3)])
+def test_several_captions_of_an_example_take_turns(items, prepare, texts, count):
+    pairs = Pairs(items, prepare, seed=5, texts=texts)
+    said = {tuple(prepare["text"](text, 0).tolist()) for text in items[0].text}
+    drawn = [[tuple(text.tolist()) for text in pairs[epoch, 0]["text"]] for epoch in range(3)]
+    assert all(len(set(texts)) == count for texts in drawn)
+    assert {text for texts in drawn for text in texts} == said
+    assert Counter(text for texts in drawn for text in texts) == dict.fromkeys(said, count)
+    assert "text_key" not in pairs[0, 0]
+
+
 def test_pictures_and_crops_are_all_drawn(items, prepare):
     pairs = Pairs(items, prepare, views=3)
     seen = Counter(int(pairs[epoch, 0]["image"][0, 0, 0]) for epoch in range(300))
@@ -130,7 +141,7 @@ def test_rejected(items, prepare):
         Pairs([], prepare)
     with pytest.raises(ValueError, match=r"unknown modality 'images'. Choose from: .* Did you mean 'image'\?"):
         Pairs(items, {"images": prepare["image"]})
-    with pytest.raises(ValueError, match="views must be at least 1 and the seed at least 0: got 0 and 0"):
+    with pytest.raises(ValueError, match="views must be at least 1, texts and the seed at least 0: got 0, 1 and 0"):
         Pairs(items, prepare, views=0)
     with pytest.raises(ValueError, match="got 1 and -1"):
         Pairs(items, prepare, seed=-1)

@@ -1,0 +1,1 @@
+"""Explanations: what in a picture or a sound an answer came from."""

@@ -1,0 +1,252 @@
+"""Captioning: a sentence for a picture or a sound, with where the decoder looked for each word.
+
+The settings and the training steps; the model is in `mm.tasks.captioning_model`, what it reads in
+`mm.tasks.captioning_data`, how it is evaluated in `mm.tasks.captioning_scores`. Nothing here knows what is described.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mm import encoders
+from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig
+from mm.config import load as read_config
+from mm.distributed import init
+from mm.heads import Captioner
+from mm.losses import doubly_stochastic, entropy, hard_attention, self_critical, sentence_sums, word_loss
+from mm.metrics import Cider
+from mm.tasks.captioning_model import CaptionModel, DecodingConfig, Told
+from mm.vocabulary import END, Vocabulary
+
+CAPTIONER_FILE = "captioner.json"  # in a checkpoint: what rebuilds the captioner, its words among it
+CHANGEABLE = ("data.", "decoding.", "loop.device=")  # settings that a finished run may be given anew
+IDLE = ("data.eval_views", "data.eval_folds", "data.complete")  # of the shared settings: captioning reads none of them
+
+
+@dataclass
+class CaptioningEncodersConfig:
+    """The encoder of what is described."""
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+
+
+@dataclass
+class CaptionerConfig:
+    """The decoder of sentences."""
+
+    decoder: Literal["lstm", "transformer"] = "lstm"  # see mm.heads
+    attention: Literal["none", "soft", "hard"] = "soft"  # Show and Tell; Show, Attend and Tell: mean or drawn place
+    gate: Literal["none", "scalar", "vector"] = "scalar"  # how much of what is seen comes through; lstm only
+    deep_output: bool = True  # previous word and what is seen speak in the next word too; lstm only
+    see_dim: int = 0  # places are projected to so many numbers first, once per input; 0 = as they are; lstm only
+    word_dim: int = 256  # numbers of a word embedding; of a transformer it is hidden
+    hidden: int = 512  # numbers of the decoder's state
+    dropout: float = 0.5  # share of what the words and the output read hidden while training
+    hard_test: Literal["argmax", "expected"] = "argmax"  # what hard attention does outside of training
+    hard_expected: float = 0.5  # share of the words for which hard attention trains on the weighted mean
+    blocks: int = 2  # of the transformer
+    heads: int = 8  # of the transformer
+    min_count: int = 1  # rarer training words become <unk>
+
+
+@dataclass
+class CaptionLossConfig:
+    """What a captioner learns from."""
+
+    name: Literal["words", "self_critical"] = "words"  # each next word, or the CIDEr-D of sentences it writes itself
+    smoothing: float = 0.0  # words: share of the target spread over all words
+    sampling: float = 0.0  # words: chance, at the end of training, that a word it goes on from is its own; rises evenly
+    doubly_stochastic: float = 1.0  # words: weight of looking at every place equally often (Xu et al. 2015, eq. 14)
+    reinforce: float = 1.0  # words, hard attention: weight of what teaches it where to look
+    entropy: float = 0.002  # words, hard attention: weight of the entropy of its places
+    samples: int = 5  # self_critical: sentences written for each input
+
+
+@dataclass
+class Captioning:
+    """Everything `scripts/train_captioning.py` can be told."""
+
+    seed: int = 0  # of the weights, the batches and the embedded world
+    out: str = "runs/captioning"  # the run folder
+    modality: Literal["image", "audio"] = "image"  # what is described
+    captions: int = 1  # sentences of an item in a batch, in turns; 0 = all it has
+    init: str = ""  # captioning run to start from: encoder, decoder and words
+    encoder: CaptioningEncodersConfig = field(default_factory=CaptioningEncodersConfig)
+    head: CaptionerConfig = field(default_factory=CaptionerConfig)
+    loss: CaptionLossConfig = field(default_factory=CaptionLossConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
+    """The model of a run; the vocabulary is made of the training sentences alone, or is that of the run it starts from.
+
+    Raises:
+        ConfigError: a setting that captioning does not read.
+        ValueError: an unknown encoder, a cache of an encoder that trains, or choices that do not fit together.
+    """
+    defaults = Captioning()
+    for key in IDLE:
+        name = key.partition(".")[2]
+        if getattr(cfg.data, name) != getattr(defaults.data, name):
+            raise ConfigError(f"captioning does not read {key}: leave it at {getattr(defaults.data, name)}.")
+    settings = vars(cfg.head).copy()
+    least = settings.pop("min_count")
+    for name in idle_settings(cfg.head):
+        if settings[name] != getattr(defaults.head, name):
+            raise ConfigError(
+                f"head.{name}={settings[name]} has no effect with head.decoder={cfg.head.decoder} and "
+                f"head.attention={cfg.head.attention}: leave it out."
+            )
+    encoder = encoders.by_settings(cfg.modality, cast(Any, cfg.encoder), ())
+    cached = getattr(cfg.encoder, cfg.modality).cache
+    if cached and not encoder.frozen:
+        raise ConfigError(
+            f"encoder.{cfg.modality}.cache keeps what the frozen part computes: nothing of it is frozen. Set "
+            f"encoder.{cfg.modality}.freeze{' or encoder.image.train_from' if cfg.modality == 'image' else ''}."
+        )
+    if cfg.init:
+        words = read_captioner(encoders.find(Path(cfg.init)))["words"]
+    else:
+        words = Vocabulary.build(sentences, least).words
+    model = CaptionModel(cfg.modality, encoder, Captioner(encoder.dim, encoder.vector_dim, words, **settings), cached)
+    if cfg.init:
+        folder = encoders.find(Path(cfg.init))
+        encoders.verify(folder)
+        encoders.load_weights(model, load_file(folder / encoders.WEIGHTS_FILE), folder / encoders.WEIGHTS_FILE)
+    return model
+
+
+def idle_settings(head: CaptionerConfig) -> list[str]:
+    """The settings of the decoder that the others make meaningless."""
+    names = ["attention", "gate", "deep_output", "see_dim", "word_dim"]
+    names = names if head.decoder == "transformer" else ["blocks", "heads"]
+    if head.attention != "hard":
+        names += ["hard_test", "hard_expected"]
+    return names + (["gate", "see_dim"] if head.attention == "none" else [])
+
+
+def read_captioner(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of its captioner.
+
+    Raises:
+        ValueError: it is that of another task, or damaged.
+    """
+    path = folder / CAPTIONER_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} must be a checkpoint of captioning: there is no {CAPTIONER_FILE}. Name another.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Take another checkpoint.") from error
+
+
+def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[CaptionModel, Captioning]:
+    """The best weights of a run, in eval mode on the GPU if there is one, and its settings.
+
+    Args:
+        run: run folder.
+        settings: `key=value` of data.*, decoding.*, encoder.*.cache or loop.device that differ from the run's own.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ConfigError: an unknown setting, or one of the model or of training, which are done.
+        ValueError: a damaged file, or a run of another task.
+    """
+    folder = encoders.find(Path(run))
+    changeable = (*CHANGEABLE, "encoder.image.cache=", "encoder.audio.cache=")
+    if done := [setting for setting in settings if not setting.startswith(changeable)]:
+        raise ConfigError(
+            f"of a finished run, data.*, decoding.*, encoder.*.cache and loop.device can be changed: got "
+            f"{', '.join(done)}. Leave it out, or train anew with it."
+        )
+    config = read_captioner(folder)
+    encoder = encoders.load(folder)
+    cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *settings])
+    model = CaptionModel(
+        cfg.modality, encoder[cfg.modality], Captioner(**config), getattr(cfg.encoder, cfg.modality).cache
+    )
+    weights = folder / encoders.WEIGHTS_FILE
+    encoders.load_weights(model, load_file(weights), weights)
+    return model.to(init(cfg.loop.device)).eval(), cfg
+
+
+def description(model: CaptionModel) -> dict[str, Any]:
+    """What every checkpoint holds beside the weights: how to build the encoder and the captioner."""
+    return {
+        encoders.DESCRIPTION_FILE: encoders.describe({model.modality: model.encoder}),
+        CAPTIONER_FILE: model.head.config,
+    }
+
+
+def rates(cfg: Captioning) -> dict[str, float]:
+    """The learning rate of the encoder, relative to that of the decoder."""
+    return {f"encoders.{cfg.modality}": getattr(cfg.encoder, cfg.modality).rate}
+
+
+class Words:
+    """The training step on known sentences.
+
+    Args:
+        loss: its settings.
+        steps: of the run, over which scheduled sampling rises.
+    """
+
+    def __init__(self, loss: CaptionLossConfig, steps: int):
+        self.loss, self.steps = loss, steps
+
+    def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
+        """{"word_loss": (), ...}, which the loop adds up."""
+        told: Told = model(batch, sampling=self.loss.sampling * step / self.steps)
+        parts = {"word_loss": word_loss(told.logits, told.targets, self.loss.smoothing)}
+        if told.attention is not None and self.loss.doubly_stochastic:
+            term = doubly_stochastic(told.attention, told.sentence, told.mask)
+            parts["doubly_stochastic_loss"] = self.loss.doubly_stochastic * term
+        if told.place_log_prob is not None and told.attention is not None:
+            places = hard_attention(told.log_prob, told.place_log_prob, told.sentence, told.baseline, len(told.mask))
+            parts["place_loss"] = self.loss.reinforce * places
+            parts["entropy_loss"] = -self.loss.entropy * entropy(told.attention)
+        return parts
+
+
+class SelfCritical:
+    """The training step on sentences of the model's own, rewarded by their CIDEr-D against the item's sentences.
+
+    Args:
+        references: sentences of each training item, as token numbers with <end>: endings must be rewarded too.
+        numbers: {owner number of a batch: place in `references`}.
+        samples: sentences written for each item.
+        length: tokens of a sentence at most.
+    """
+
+    def __init__(self, references: list[list[list[int]]], numbers: Mapping[int, int], samples: int, length: int):
+        if samples < 2:
+            raise ValueError(f"loss.samples must be at least 2, each is compared with the others: got {samples}.")
+        self.cider, self.numbers, self.samples, self.length = Cider(references), numbers, samples, length
+
+    def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
+        """{"self_critical_loss": (), "reward": ()}."""
+        told = model(batch, samples=self.samples, length=self.length)
+        inputs = len(told.tokens)
+        items = [self.numbers[owner] for owner in batch["owner"][:, 0].tolist() for _ in range(self.samples)]
+        rewards = self.cider.score([ended(row) for row in told.tokens[:, :, 1:].flatten(0, 1).tolist()], items)
+        reward = torch.from_numpy(rewards).to(told.log_prob).view(inputs, self.samples)  # (B, K)
+        sums = sentence_sums(told.log_prob, told.sentence, reward.numel()).view_as(reward)  # (B, K)
+        loss = self_critical(sums, reward, len(told.sentence))
+        return {"self_critical_loss": loss, "reward": reward.mean()}
+
+
+def ended(tokens: list[int]) -> list[int]:
+    """A sentence up to its <end>, which stays, and without padding."""
+    return tokens[: tokens.index(END) + 1] if END in tokens else [token for token in tokens if token]
