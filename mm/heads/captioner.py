@@ -211,9 +211,9 @@ class Captioner(nn.Module):
 
     def told(self, written: Sequence[Written], features: Features) -> list[Caption]:
         """One sentence about each of B inputs, in words and on the CPU."""
-        frames = features.mask.unflatten(1, features.grid).flatten(1, -2).any(dim=1).sum(dim=1).tolist()  # B
+        columns = features.mask.view(len(features.mask), -1, features.grid[-1])  # (B, rows, columns)
         captions = []
-        for one, real in zip(written, frames, strict=True):
+        for one, real in zip(written, columns.any(dim=1).sum(dim=1).tolist(), strict=True):
             tokens, grid = one.tokens.tolist(), (*features.grid[:-1], real)
             words = [self.vocabulary.decode([token]) or "<end>" for token in tokens]
             attention = one.attention

@@ -125,6 +125,10 @@ def beam_search(
         width = min(beam, continued[0].numel())
         sums, index = continued.flatten(1).topk(width, dim=-1)  # (b, width)
         sums = sums.masked_fill(torch.arange(width, device=device) >= places[:, None], float("-inf"))
+        for r in (sums == float("-inf")).all(1).nonzero().flatten().tolist():  # every continuation is forbidden
+            if best[i := int(row[r])] is None:
+                k = int(under_way[r].argmax())
+                best[i] = history.written(r, k, score(float(under_way[r, k]), t), False)
         parent = index // values.shape[-1]  # (b, width)
         token = words.flatten(1).gather(1, index)  # (b, width)
         gained = sums - under_way.gather(1, parent)  # (b, width)
@@ -143,10 +147,7 @@ def beam_search(
         going = []
         for r, (i, most) in enumerate(zip(row.tolist(), ahead, strict=True)):
             rival = best[i]
-            if rival is None and most == float("-inf"):  # every continuation is forbidden
-                stuck = history.written(r, 0, float("-inf"), False)
-                best[i] = stuck._replace(tokens=stuck.tokens[:-1], log_probs=stuck.log_probs[:-1])
-            elif rival is None and t + 1 == max_length:
+            if rival is None and t + 1 == max_length:
                 k = int(under_way[r].argmax())
                 best[i] = history.written(r, k, score(most, t + 1), False)
             elif most > float("-inf") and (rival is None or score(most, max_length) > rival.score):

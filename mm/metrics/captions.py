@@ -3,7 +3,7 @@
 Conventions, for every number here:
 
 - Words are those of COCO's caption evaluation: `ptb_tokenize`. Numbers agree with pycocoevalcap 1.2 on equal words.
-- BLEU: Papineni et al. 2002, eq. 1-2, over the corpus, against the reference whose length is closest (the shorter of
+- BLEU: Papineni et al. 2002, section 2.3, over the corpus, against the reference of the closest length (the shorter of
   two). With COCO's constants: 1e-15 is added to every count of matches and 1e-9 to every count of n-grams, so that a
   corpus without a 4-gram in common scores little, not 0. "BLEU-n_no_penalty" leaves the brevity penalty out, as Xu et
   al. 2015 report BLEU.
@@ -71,7 +71,7 @@ def evaluate(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]
         TypeError: a caption is not a string, or the references of an image are one string.
 
     >>> round(evaluate({7: "a dog", 8: "Two cats."}, {7: ["A dog runs."], 8: ["two cats"]}).corpus["ROUGE-L"], 4)
-    0.8993
+    0.8861
     """
     hypotheses, targets = tokenized(captions, references)
     sentences, owners = list(hypotheses.values()), list(targets.values())

@@ -37,9 +37,9 @@ class Cider:
     A caption is compared with each reference by the cosine, with its weights clipped to those of the reference, times
     exp(-(difference in length)^2 / (2 * 6^2)). The mean over references and n, times 10, lies in 0..10.
 
-    Source: Vedantam et al. 2015, arXiv:1411.5726, eq. 1-5 and section 8, as its authors' code computes it: an n-gram in
-    no reference counts as if it were in one image, a length is the number of bigrams, and n-grams that a caption or a
-    reference is too short for count as 0.
+    Source: CIDEr-D of Vedantam et al. 2015, arXiv:1411.5726, as the authors' code computes it: an n-gram in no
+    reference counts as if it were in one image, a length is the number of bigrams, and an n for which a caption or a
+    reference is too short counts as 0.
 
     Args:
         references: of each image, of each reference, the tokens: strings or numbers.

@@ -34,6 +34,7 @@ FIRMS = (
 )
 OTHERS = "etc|al|seq|bldg|tel|est|ext|sq|vs|cf|treas|ph|alex"
 ABBREVIATIONS = f"{TITLES}|{PLACES}|{TIMES}|{FIRMS}|{OTHERS}"
+STOPPED = re.compile(rf"(?:[A-Za-z]|(?i:{ABBREVIATIONS})|{CAPITAL_PLACES})\.")
 BEFORE_NUMBERS = "ca|figs?|prop|nos?|arts?|pp|op"
 # One letter and a full stop end a sentence when one of these begins the next; otherwise they are an initial.
 STARTS = (
@@ -67,7 +68,7 @@ TOKEN = re.compile(
     | [{L}\d][{L}\d.,]*(?:[-_](?:[A-Za-z](?:\.[A-Za-z])+\.|[{L}\d]+))+
     | (?i:pro-|anti-|-[lr][cr]b-)
     | [A-Za-z](?=\.\s+(?:{STARTS})\s) | [A-Za-z](?:\.[A-Za-z])*\.(?![{L}])
-    | (?:(?i:{ABBREVIATIONS})|{CAPITAL_PLACES})\.(?![{L}]) | (?i:{BEFORE_NUMBERS})\.(?=\s?\d)
+    | {STOPPED.pattern}(?![{L}]) | (?i:{BEFORE_NUMBERS})\.(?=\s?\d)
     | [{L}][{L}\d]*(?:[.!?][{L}][{L}\d]*)*(?:\.(?=[,;:]))?
     | (?:(?<!-)[-+])?(?:\d+(?:[.:,]\d+)+|(?:[.:,]\d+)+) | (?<!-)[-+]\d+ | [{L}\d]+
     | [<>]?[:;=][-o*']?[()DPdpO\\{{@|\[\]](?![{L}\d])                               # smileys
@@ -99,8 +100,9 @@ def ptb_tokenize(text: str) -> list[str]:
     >>> ptb_tokenize("A dog's T-shirt isn't (very) clean.")
     ['a', 'dog', "'s", 't-shirt', 'is', "n't", '-lrb-', 'very', '-rrb-', 'clean']
     """
-    bare = text.replace(" , ", " ").removesuffix(" .")
-    if bare.isascii() and bare.replace(" ", "").isalpha():  # most often, and several times as fast
+    bare = text.replace(", ", " ").removesuffix(".")
+    is_plain = bare.isascii() and bare.replace(" ", "").isalpha()
+    if is_plain and not STOPPED.fullmatch(text, text.rfind(" ") + 1):  # most often, and several times as fast
         words = bare.lower().split()
     else:
         if "&" in text:
