@@ -70,6 +70,19 @@ def masked_max(map: Tensor, mask: Tensor) -> Tensor:
     return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)  # (B, D)
 
 
+def coordinates(features: Features) -> Tensor:
+    """Row and column of every place in 0..1, as shares of the real part of each input: (b, N, 2).
+
+    The grid's last axis (columns, frames, tokens) may be padded; one axis is laid out as a single row.
+    """
+    rows, columns = features.grid if len(features.grid) == 2 else (1, *features.grid)
+    real = features.mask.unflatten(1, (rows, columns)).any(dim=1).sum(dim=1).clamp_min(1)  # (b,) columns
+    device = features.map.device
+    row = ((torch.arange(rows, device=device) + 0.5) / rows)[None, :, None]  # (1, rows, 1)
+    column = ((torch.arange(columns, device=device) + 0.5) / real[:, None])[:, None]  # (b, 1, columns)
+    return torch.stack(torch.broadcast_tensors(row, column), dim=-1).flatten(1, 2)  # (b, N, 2)
+
+
 def pad(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Stack tensors that may differ along their first axis, with zeros behind the shorter ones.
 

@@ -3,9 +3,9 @@
     python scripts/evaluate.py RUN [--split test] [--json] [--ensemble RUN...] [key=value]...
     python scripts/evaluate.py --captions results.json --references captions_val.json [--json]
 
-Settings such as data.root=FOLDER, data.eval_views=2 or decoding.beam=1 change how the run is evaluated; RUN/metrics.json
-is written anew when they are the run's own and the split is "test". With --ensemble the cosines of all retrieval runs
-named are averaged. Captions and references are in COCO's formats; references may be a data set's Karpathy JSON too.
+Settings such as data.root=FOLDER, data.eval_views=2 or decoding.beam=1 change how the run is evaluated;
+RUN/metrics.json is written anew when they are the run's own and the split is "test". With --ensemble the cosines of all
+retrieval runs named are averaged. Captions and references are in COCO's formats; references may be a data set's Karpathy JSON too.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,5 +131,43 @@ def tiny_run(script: Callable[..., Answer], tiny: list[str], tmp_path_factory: p
     """A finished run of three modalities on `own_table`, with its index; not to be written to."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     answer = script("train_retrieval", *tiny, f"out={out}")
+    assert answer.code == 0, answer.err
+    return out
+
+
+@pytest.fixture(scope="session")
+def no_java() -> Iterator[None]:
+    """Without Java, whose start takes longer than all that these tests look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mm.metrics.java_captions.shutil.which", lambda name: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_captioning(own_table: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments of a captioning of a few seconds that learns the two sentences of each picture of `own_table`."""
+    return [
+        "--config",
+        str(ROOT / "configs/captioning/tiny.yaml"),
+        "data.name=table",
+        f"data.file={own_table}",
+        "data.batch_size=8",
+        f"data.cache={tmp_path_factory.mktemp('caption_cache')}",
+        "encoder.image.size=32",
+        "encoder.audio.width=4",
+        "optim.lr=5e-3",
+        "loop.steps=60",
+        "loop.checkpoint_every=10",
+        "loop.tensorboard=false",
+    ]
+
+
+@pytest.fixture(scope="session")
+def captioning_run(
+    script: Callable[..., Answer], tiny_captioning: list[str], no_java: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished captioning run on `own_table`; not to be written to."""
+    out = tmp_path_factory.mktemp("runs") / "captioning"
+    answer = script("train_captioning", *tiny_captioning, f"out={out}")
     assert answer.code == 0, answer.err
     return out

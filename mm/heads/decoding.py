@@ -63,6 +63,19 @@ def length_rule(rule: str) -> Callable[[float, int], float]:
     raise ValueError(f"the length rule must be none, avg or wu:<a>, such as wu:0.7: got {rule!r}.")
 
 
+def check_search(beam: int, max_length: int, min_length: int, no_repeat: int) -> None:
+    """Reject numbers of `beam_search` that are out of their range.
+
+    Raises:
+        ValueError: one is.
+    """
+    if beam < 1 or max_length < 1 or not 0 <= min_length < max_length or no_repeat < 0:
+        raise ValueError(
+            "beam and max_length must be at least 1, min_length in 0..max_length - 1 and no_repeat at least 0: got "
+            f"{beam}, {max_length}, {min_length} and {no_repeat}."
+        )
+
+
 @torch.no_grad()
 def beam_search(
     step: Step,
@@ -98,11 +111,7 @@ def beam_search(
     Raises:
         ValueError: a number out of its range, or an unknown rule.
     """
-    if beam < 1 or max_length < 1 or not 0 <= min_length < max_length or no_repeat < 0:
-        raise ValueError(
-            "beam and max_length must be at least 1, min_length in 0..max_length - 1 and no_repeat at least 0: got "
-            f"{beam}, {max_length}, {min_length} and {no_repeat}."
-        )
+    check_search(beam, max_length, min_length, no_repeat)
     score = length_rule(length)
     inputs, device = len(memory.mask), memory.mask.device
     row = torch.arange(inputs, device=device)  # (b,) the input of each row that is still searched

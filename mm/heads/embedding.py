@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import Features, masked_softmax
+from mm.features import Features, coordinates, masked_softmax
 
 
 class JointEmbedding(nn.Module):
@@ -108,22 +108,9 @@ class AttentionPool(nn.Module):
         """Features of b inputs -> (b, heads * width)."""
         content = self.norm(features.map)  # (b, N, D)
         centre = torch.stack([self.row, self.column], dim=-1)  # (heads, 2)
-        offset = places(features)[:, None] - centre[:, None]  # (b, heads, N, 2)
+        offset = coordinates(features)[:, None] - centre[:, None]  # (b, heads, N, 2)
         window = -offset.square().sum(-1) / (2 * (2 * self.log_spread).exp()[:, None])  # (b, heads, N)
         scores = self.score(content).transpose(1, 2) + window  # (b, heads, N)
         weights = masked_softmax(scores, features.mask[:, None])  # (b, heads, N)
         values = self.value(content).relu()  # (b, N, width)
         return (weights.to(values.dtype) @ values).flatten(1)  # (b, heads * width)
-
-
-def places(features: Features) -> Tensor:
-    """Row and column of every place in 0..1, as shares of the real part of each input: (b, N, 2).
-
-    The grid's last axis (columns, frames, tokens) may be padded; one axis is laid out as a single row.
-    """
-    rows, columns = features.grid if len(features.grid) == 2 else (1, *features.grid)
-    real = features.mask.unflatten(1, (rows, columns)).any(dim=1).sum(dim=1).clamp_min(1)  # (b,) columns
-    device = features.map.device
-    row = ((torch.arange(rows, device=device) + 0.5) / rows)[None, :, None]  # (1, rows, 1)
-    column = ((torch.arange(columns, device=device) + 0.5) / real[:, None])[:, None]  # (b, 1, columns)
-    return torch.stack(torch.broadcast_tensors(row, column), dim=-1).flatten(1, 2)  # (b, N, 2)

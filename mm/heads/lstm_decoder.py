@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import Features, masked_mean, masked_softmax
+from mm.features import Features, coordinates, masked_mean, masked_softmax
 from mm.naming import known
 from mm.vocabulary import PAD, WORD_STD
 
 ATTENTIONS = ("none", "soft", "hard")
 GATES = ("none", "scalar", "vector")
 HARD_TESTS = ("argmax", "expected")
+WAVES = 4  # wavelengths of the code of a place: twice the grid, the grid, a half, a quarter
 
 State = tuple[Tensor, ...]
 
@@ -99,7 +100,8 @@ class LSTMDecoder(nn.Module):
         attention: str,
         gate: str,
         deep_output: bool,
-        see_dim: int,
+        see_dim: int = 0,
+        positions: bool = False,
         word_dim: int,
         hidden: int,
         dropout: float,
@@ -125,6 +127,7 @@ class LSTMDecoder(nn.Module):
             if see_dim:
                 self.places.extend([nn.Linear(dim, see_dim), nn.ReLU()])
                 dim = see_dim
+            self.position = nn.Linear(4 * WAVES, dim, bias=False) if positions else None
             self.keys = nn.Linear(dim, hidden, bias=False)  # the query has a bias
             self.score = nn.Linear(hidden, 1, bias=False)
             self.seen_gates = nn.Linear(dim, 4 * hidden, bias=False)
@@ -151,6 +154,8 @@ class LSTMDecoder(nn.Module):
             none = features.map[:, :0]  # (B, 0, D)
             return Memory(none, none, features.mask[:, :0], self.norm(features.vector))
         values = self.places(features.map)  # (B, N, D)
+        if self.position is not None:
+            values = values + self.position(position_code(features).to(values.dtype))  # (B, N, D)
         return Memory(values, self.keys(values), features.mask, features.vector)
 
     def start(self, memory: Memory) -> State:
@@ -286,6 +291,13 @@ class LSTMDecoder(nn.Module):
                 hidden = hidden + self.deep_seen(seen)  # (..., H)
             hidden = self.dropout(hidden.tanh())  # (..., H)
         return self.output(hidden)  # (..., V)
+
+
+def position_code(features: Features) -> Tensor:
+    """Where each place lies: sines and cosines of its row and column at `WAVES` wavelengths, (B, N, 4 WAVES)."""
+    angle = coordinates(features) * torch.pi  # (B, N, 2)
+    angles = torch.cat([angle * 2**octave for octave in range(WAVES)], dim=-1)  # (B, N, 2 WAVES)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)  # (B, N, 4 WAVES)
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -212,7 +212,7 @@ def diversity(captions: Sequence[str], train: Iterable[str] = ()) -> dict[str, f
 
     Returns:
         "distinct-1" and "distinct-2": different words and bigrams over all words and bigrams of all captions together
-        (Li et al. 2016, arXiv:1510.03055; 0 where there is none); "vocabulary": number of different words; "length":
+        (Li et al. 2016, arXiv:1510.03055; 0 where there is none); "vocabulary": number of different words; "words":
         mean number of words; and, if `train` holds a sentence, "copied": share of the captions that are one of them
         word for word.
 
@@ -230,7 +230,7 @@ def diversity(captions: Sequence[str], train: Iterable[str] = ()) -> dict[str, f
         "distinct-1": _share_of_different(ones.gram, ones.times),
         "distinct-2": _share_of_different(twos.gram, twos.times),
         "vocabulary": float(len(np.unique(ones.gram))),
-        "length": float(np.mean([len(sentence) for sentence in words])),
+        "words": float(np.mean([len(sentence) for sentence in words])),
     }
     known = {tuple(ptb_tokenize(sentence)) for sentence in train}
     if known:

@@ -7,8 +7,9 @@ The settings and the training steps; the model is in `mm.tasks.captioning_model`
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,6 +22,7 @@ from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopCon
 from mm.config import load as read_config
 from mm.distributed import init
 from mm.heads import Captioner
+from mm.heads.decoding import check_search, length_rule
 from mm.losses import doubly_stochastic, entropy, hard_attention, self_critical, sentence_sums, word_loss
 from mm.metrics import Cider
 from mm.tasks.captioning_model import CaptionModel, DecodingConfig, Told
@@ -28,7 +30,6 @@ from mm.vocabulary import END, Vocabulary
 
 CAPTIONER_FILE = "captioner.json"  # in a checkpoint: what rebuilds the captioner, its words among it
 CHANGEABLE = ("data.", "decoding.", "loop.device=")  # settings that a finished run may be given anew
-IDLE = ("data.eval_views", "data.eval_folds", "data.complete")  # of the shared settings: captioning reads none of them
 
 
 @dataclass
@@ -48,6 +49,7 @@ class CaptionerConfig:
     gate: Literal["none", "scalar", "vector"] = "scalar"  # how much of what is seen comes through; lstm only
     deep_output: bool = True  # previous word and what is seen speak in the next word too; lstm only
     see_dim: int = 0  # places are projected to so many numbers first, once per input; 0 = as they are; lstm only
+    positions: bool = True  # a code of where a place lies is added to it; lstm only
     word_dim: int = 256  # numbers of a word embedding; of a transformer it is hidden
     hidden: int = 512  # numbers of the decoder's state
     dropout: float = 0.5  # share of what the words and the output read hidden while training
@@ -65,7 +67,7 @@ class CaptionLossConfig:
     name: Literal["words", "self_critical"] = "words"  # each next word, or the CIDEr-D of sentences it writes itself
     smoothing: float = 0.0  # words: share of the target spread over all words
     sampling: float = 0.0  # words: chance, at the end of training, that a word it goes on from is its own; rises evenly
-    doubly_stochastic: float = 1.0  # words: weight of looking at every place equally often (Xu et al. 2015, eq. 14)
+    doubly_stochastic: float = 0.0  # words: weight of looking at every place equally often (Xu et al. 2015, eq. 14)
     reinforce: float = 1.0  # words, hard attention: weight of what teaches it where to look
     entropy: float = 0.002  # words, hard attention: weight of the entropy of its places
     samples: int = 5  # self_critical: sentences written for each input
@@ -96,19 +98,9 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
         ConfigError: a setting that captioning does not read.
         ValueError: an unknown encoder, a cache of an encoder that trains, or choices that do not fit together.
     """
-    defaults = Captioning()
-    for key in IDLE:
-        name = key.partition(".")[2]
-        if getattr(cfg.data, name) != getattr(defaults.data, name):
-            raise ConfigError(f"captioning does not read {key}: leave it at {getattr(defaults.data, name)}.")
-    settings = vars(cfg.head).copy()
-    least = settings.pop("min_count")
-    for name in idle_settings(cfg.head):
-        if settings[name] != getattr(defaults.head, name):
-            raise ConfigError(
-                f"head.{name}={settings[name]} has no effect with head.decoder={cfg.head.decoder} and "
-                f"head.attention={cfg.head.attention}: leave it out."
-            )
+    check(cfg)
+    head = vars(cfg.head).copy()
+    least = head.pop("min_count")
     encoder = encoders.by_settings(cfg.modality, cast(Any, cfg.encoder), ())
     cached = getattr(cfg.encoder, cfg.modality).cache
     if cached and not encoder.frozen:
@@ -120,7 +112,7 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
         words = read_captioner(encoders.find(Path(cfg.init)))["words"]
     else:
         words = Vocabulary.build(sentences, least).words
-    model = CaptionModel(cfg.modality, encoder, Captioner(encoder.dim, encoder.vector_dim, words, **settings), cached)
+    model = CaptionModel(cfg.modality, encoder, Captioner(encoder.dim, encoder.vector_dim, words, **head), cached)
     if cfg.init:
         folder = encoders.find(Path(cfg.init))
         encoders.verify(folder)
@@ -128,13 +120,58 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
     return model
 
 
-def idle_settings(head: CaptionerConfig) -> list[str]:
-    """The settings of the decoder that the others make meaningless."""
-    names = ["attention", "gate", "deep_output", "see_dim", "word_dim"]
-    names = names if head.decoder == "transformer" else ["blocks", "heads"]
-    if head.attention != "hard":
-        names += ["hard_test", "hard_expected"]
-    return names + (["gate", "see_dim"] if head.attention == "none" else [])
+def check(cfg: Captioning) -> None:
+    """Reject settings that are out of their range, or that the others make meaningless.
+
+    Raises:
+        ConfigError, ValueError: there is one.
+    """
+    defaults, given = settings(Captioning()), settings(cfg)
+    for key in idle(cfg):
+        if given[key] != defaults[key]:
+            raise ConfigError(f"{key}={given[key]} has no effect here: leave it at {defaults[key]}.")
+    for key in (
+        "captions",
+        "loss.smoothing",
+        "loss.sampling",
+        "loss.doubly_stochastic",
+        "loss.reinforce",
+        "loss.entropy",
+    ):
+        most = 1 if key in ("loss.smoothing", "loss.sampling") else math.inf
+        if not 0 <= given[key] <= most:
+            raise ConfigError(f"{key} must be at least 0{' and at most 1' * (most == 1)}: got {given[key]}.")
+    decoding = vars(cfg.decoding).copy()
+    length_rule(decoding.pop("length"))
+    check_search(**decoding)
+
+
+def settings(cfg: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value} of all settings."""
+    flat: dict[str, Any] = {}
+    for name, value in vars(cfg).items():
+        flat |= settings(value, f"{prefix}{name}.") if is_dataclass(value) else {f"{prefix}{name}": value}
+    return flat
+
+
+def idle(cfg: Captioning) -> list[str]:
+    """The settings that captioning does not read, or does not with these others."""
+    keys = ["data.eval_views", "data.eval_folds", "data.complete"]
+    if cfg.head.decoder == "transformer":
+        keys += ["head.gate", "head.deep_output", "head.see_dim", "head.positions", "head.word_dim", "loss.sampling"]
+    else:
+        keys += ["head.blocks", "head.heads"]
+    if cfg.head.attention != "hard":
+        keys += ["head.hard_test", "head.hard_expected", "loss.reinforce", "loss.entropy"]
+    if cfg.head.attention == "none":
+        keys += ["head.gate", "head.see_dim", "head.positions", "loss.doubly_stochastic"]
+    if cfg.loss.name == "words":
+        return [*keys, "loss.samples"]
+    return [
+        *keys,
+        "captions",
+        *(f"loss.{n}" for n in ("smoothing", "sampling", "doubly_stochastic", "reinforce", "entropy")),
+    ]
 
 
 def read_captioner(folder: Path) -> dict[str, Any]:
@@ -152,12 +189,12 @@ def read_captioner(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}. Take another checkpoint.") from error
 
 
-def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[CaptionModel, Captioning]:
+def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Captioning]:
     """The best weights of a run, in eval mode on the GPU if there is one, and its settings.
 
     Args:
         run: run folder.
-        settings: `key=value` of data.*, decoding.*, encoder.*.cache or loop.device that differ from the run's own.
+        changes: `key=value` of data.*, decoding.*, encoder.*.cache or loop.device that differ from the run's own.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -166,14 +203,14 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[CaptionModel, C
     """
     folder = encoders.find(Path(run))
     changeable = (*CHANGEABLE, "encoder.image.cache=", "encoder.audio.cache=")
-    if done := [setting for setting in settings if not setting.startswith(changeable)]:
+    if done := [change for change in changes if not change.startswith(changeable)]:
         raise ConfigError(
             f"of a finished run, data.*, decoding.*, encoder.*.cache and loop.device can be changed: got "
             f"{', '.join(done)}. Leave it out, or train anew with it."
         )
     config = read_captioner(folder)
     encoder = encoders.load(folder)
-    cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *settings])
+    cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
     model = CaptionModel(
         cfg.modality, encoder[cfg.modality], Captioner(**config), getattr(cfg.encoder, cfg.modality).cache
     )

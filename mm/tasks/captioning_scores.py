@@ -101,7 +101,7 @@ def metrics_of(texts: dict[str, str], references: dict[str, Sequence[str]]) -> t
         try:
             found[name] = metric(texts, references)
         except java_captions.NotComputed as reason:
-            missing[name] = str(reason)
+            missing[name] = str(reason).removeprefix(f"{name}: ")
     return found, missing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,7 +25,10 @@ def plain_logits(decoder: LSTMDecoder, features: Features, b: int, tokens: Seque
     recurrent_bias, query_bias, gate_bias = decoder.from_state.bias.split(decoder.parts)
     logits, looked = [], []
     if decoder.looks:
-        mean = decoder.places(features.map[b, features.mask[b]]).mean(0)
+        places = decoder.places(features.map[b, features.mask[b]])
+        if decoder.position is not None:
+            places = places + decoder.position(torch.tensor(codes(len(places))).to(places))
+        mean = places.mean(0)
         hidden, cell = decoder.start_hidden(mean).tanh(), decoder.start_cell(mean).tanh()
     else:
         hidden = cell = features.vector.new_zeros(hidden_size)
@@ -37,7 +41,6 @@ def plain_logits(decoder: LSTMDecoder, features: Features, b: int, tokens: Seque
         gates = decoder.word_gates(word) + recurrent @ hidden + recurrent_bias
         seen = None
         if decoder.looks:
-            places = decoder.places(features.map[b, features.mask[b]])
             scores = torch.stack(
                 [
                     decoder.score.weight[0] @ torch.tanh(decoder.keys(place) + query @ hidden + query_bias)
@@ -59,6 +62,15 @@ def plain_logits(decoder: LSTMDecoder, features: Features, b: int, tokens: Seque
             spoken = (spoken + decoder.deep_seen(seen) if seen is not None else spoken).tanh()
         logits.append(decoder.output(spoken))
     return torch.stack(logits), torch.stack(looked) if looked else torch.zeros(len(tokens), 0)
+
+
+def codes(places: int) -> list[list[float]]:
+    """The code of each place of one row: sines and cosines of row and column at four wavelengths."""
+    rows = []
+    for place in range(places):
+        angles = [2**octave * math.pi * x for octave in range(4) for x in (0.5, (place + 0.5) / places)]
+        rows.append([math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles])
+    return rows
 
 
 def brute_force(

@@ -353,10 +353,10 @@ def test_diversity_counts_words_bigrams_and_copies():
     said = ["A dog runs.", "a dog sleeps", "a dog sleeps !"]
     found = diversity(said, train=["a cat", "A dog sleeps."])
     assert found == pytest.approx(
-        {"distinct-1": 4 / 9, "distinct-2": 3 / 6, "vocabulary": 4, "length": 3, "copied": 2 / 3}, abs=1e-12
+        {"distinct-1": 4 / 9, "distinct-2": 3 / 6, "vocabulary": 4, "words": 3, "copied": 2 / 3}, abs=1e-12
     )
     assert "copied" not in diversity(said)
-    assert diversity(["dog", ""]) == {"distinct-1": 1, "distinct-2": 0, "vocabulary": 1, "length": 0.5}
+    assert diversity(["dog", ""]) == {"distinct-1": 1, "distinct-2": 0, "vocabulary": 1, "words": 0.5}
     same = diversity(["a red dog"] * 10)
     assert same["distinct-1"] == pytest.approx(0.1) and same["distinct-2"] == pytest.approx(0.1)
 
