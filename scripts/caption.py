@@ -29,11 +29,13 @@ def main() -> None:
     parser.add_argument("--length", help="length rule: none, avg or wu:<a>")
     parser.add_argument("--no-repeat", type=int, metavar="N", help="no run of N words twice")
     parser.add_argument("--grid", metavar="OUT.png", help="draw where the model looked")
-    parser.add_argument("--mode", default="bilinear", choices=MODES, help="how cells become areas of the picture")
+    parser.add_argument("--mode", choices=MODES, help="how its cells become areas; bilinear")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     arguments = parser.parse_args()
     if bool(arguments.images) == bool(arguments.audio):
-        parser.error("give picture files, or --audio and sound files")
+        parser.error("picture files are required, or --audio and sound files")
+    if arguments.mode and not arguments.grid:
+        parser.error("--mode is for --grid")
     start_logging(stream=sys.stderr)
     keep_freed_memory()
     model, cfg = captioning.load(arguments.run)
@@ -51,7 +53,7 @@ def main() -> None:
             print(f"{file}: {caption.text}  ({float(caption.log_probs.mean()):.2f})")
     if arguments.grid:
         rows = [looked(file, modality, caption) for file, caption in zip(files, captions, strict=True)]
-        print(f"picture: {draw_attention(rows, arguments.grid, arguments.mode)}", file=sys.stderr)
+        print(f"picture: {draw_attention(rows, arguments.grid, arguments.mode or 'bilinear')}", file=sys.stderr)
 
 
 def as_json(file: Path, caption: Caption) -> dict:

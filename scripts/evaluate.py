@@ -5,7 +5,8 @@
 
 Settings such as data.root=FOLDER, data.eval_views=2 or decoding.beam=1 change how the run is evaluated;
 RUN/metrics.json is written anew when they are the run's own and the split is "test". With --ensemble the cosines of all
-retrieval runs named are averaged. Captions and references are in COCO's formats; references may be a data set's Karpathy JSON too.
+retrieval runs named are averaged. Captions and references are in COCO's formats; references may be a data set's
+Karpathy JSON too, of which --split names the part.
 """
 
 import argparse
@@ -32,11 +33,15 @@ def main() -> None:
     parser.add_argument("--ensemble", nargs="+", default=[], metavar="RUN", help="runs whose cosines are averaged in")
     parser.add_argument("--captions", metavar="F.json", help="captions in COCO's results format, instead of a run")
     parser.add_argument("--references", metavar="F.json", help="what they are compared with")
-    parser.add_argument("--partial", action="store_true", help="references may have images without a caption")
+    parser.add_argument("--partial", action="store_true", help="score only the images that have a caption")
     parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
     if bool(arguments.captions) != bool(arguments.references) or bool(arguments.captions) == bool(arguments.run):
-        parser.error("a run folder is required, or --captions and --references")
+        parser.error("a run folder is required, or --captions and --references, which take no settings")
+    if arguments.captions and arguments.ensemble:
+        parser.error("--ensemble averages the cosines of runs: it does not go with --captions")
+    if arguments.run and arguments.partial:
+        parser.error("--partial is for --captions: a run describes every image")
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
     keep_freed_memory()  # a third less CPU for a network over many pictures
     if arguments.captions:
@@ -46,8 +51,9 @@ def main() -> None:
     else:
         metrics, controls, missing = score_retrieval(arguments)
     if arguments.json:
-        shown = {"metrics": metrics, "controls": controls, "not_computed": missing}
-        print(json.dumps({"split": arguments.split, **shown} if arguments.run else shown, indent=1))
+        shown = {"split": arguments.split} if arguments.run else {}
+        shown |= {"metrics": metrics, "controls": controls} | ({"not_computed": missing} if missing else {})
+        print(json.dumps(shown, indent=1))
     else:
         print(table(metrics, controls))
         for name, why in missing.items():
@@ -72,6 +78,7 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
     if arguments.ensemble:
         raise ValueError("--ensemble averages the cosines of retrieval runs: this is a captioning run. Leave it out.")
     model, cfg = captioning.load(arguments.run, arguments.settings)
+    captioning.check(cfg)  # before anything is described
     train, items = (
         captioning_data.described(data.load(cfg.data, split, cfg.seed), cfg.modality)
         for split in ("train", arguments.split)

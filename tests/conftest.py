@@ -8,6 +8,7 @@ import importlib.util
 import io
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,11 +136,19 @@ def tiny_run(script: Callable[..., Answer], tiny: list[str], tmp_path_factory: p
     return out
 
 
-@pytest.fixture(scope="session")
+@contextlib.contextmanager
+def java_hidden() -> Iterator[None]:
+    """Within it, no program `java` is found; every other one is."""
+    which = shutil.which
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name, *given, **o: None if name == "java" else which(name, *given, **o))
+        yield
+
+
+@pytest.fixture
 def no_java() -> Iterator[None]:
     """Without Java, whose start takes longer than all that these tests look at."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mm.metrics.java_captions.shutil.which", lambda name: None)
+    with java_hidden():
         yield
 
 
@@ -164,10 +173,11 @@ def tiny_captioning(own_table: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def captioning_run(
-    script: Callable[..., Answer], tiny_captioning: list[str], no_java: None, tmp_path_factory: pytest.TempPathFactory
+    script: Callable[..., Answer], tiny_captioning: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A finished captioning run on `own_table`; not to be written to."""
+    """A finished captioning run on `own_table`, made without Java; not to be written to."""
     out = tmp_path_factory.mktemp("runs") / "captioning"
-    answer = script("train_captioning", *tiny_captioning, f"out={out}")
+    with java_hidden():
+        answer = script("train_captioning", *tiny_captioning, f"out={out}")
     assert answer.code == 0, answer.err
     return out

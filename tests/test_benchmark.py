@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mm.vocabulary import END
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 
@@ -25,10 +27,16 @@ def benchmark() -> ModuleType:
     return module
 
 
+def part(name: str) -> ModuleType:
+    """One of the files in scripts/benchmarks, once the script has been loaded."""
+    return importlib.import_module(f"benchmarks.{name}")
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
 
 
+TINY = {"side": 2, "dim": 8, "words": 30, "hidden": 8}  # of a captioner
 SMALL = {
     "log_mel": {"clips": 2, "seconds": 0.5, "repeats": 1},
     "ranks": {"images": 20, "captions": 100, "dim": 8, "one_in": 1, "repeats": 1},
@@ -37,6 +45,9 @@ SMALL = {
     "index": {"queries": 5, "items": 200, "dim": 8, "k": 3},
     "embed_mobilenet_v2": {"count": 3, "batch_size": 2, "repeats": 1},
     "embed_resnet50": {"count": 2, "batch_size": 2, "repeats": 1},
+    "caption_step": {**TINY, "batch_size": 5, "shortest": 2, "longest": 6, "repeats": 1},
+    "caption_beam": {**TINY, "images": 6, "beam": 4, "steps": 6, "end": 3.0, "repeats": 1},
+    "caption_scores": {"images": 30, "repeats": 1},
 }
 
 
@@ -49,7 +60,7 @@ def test_ours_agrees_with_the_reference(benchmark: ModuleType, name: str) -> Non
     else:
         bench = benchmark.BENCHMARKS[name]
     results = list(bench(**options))
-    assert results and all(result.checks for result in results)
+    assert results and all(result.checks for result in results if result.unit != "MB")
     for result in results:
         assert result.agrees, str(result)
         assert result.ours > 0 and result.reference > 0
@@ -62,9 +73,10 @@ def test_every_benchmark_has_a_small_size(benchmark: ModuleType) -> None:
 
 
 def test_a_wrong_result_is_seen(benchmark: ModuleType) -> None:
-    good = benchmark.Result("x", "CPU", 1.0, 3.0, 2.0, {"difference": (0.1, 0.1)}, "of nothing")
+    good = benchmark.Result("x", "CPU s", 1.0, 3.0, 2.0, {"difference": (0.1, 0.1)}, "of nothing")
     assert good.agrees and good.ratio == 3.0 and " met " in str(good) and "WRONG" not in str(good)
     assert "SHORT" in str(good._replace(reference=1.0))
+    assert "NOT RUN" in str(good._replace(reference=math.nan))
     for value in (0.11, math.nan):
         wrong = good._replace(checks={"difference": (value, 0.1), "other": (0, 0)})
         assert not wrong.agrees and "WRONG" in str(wrong)
@@ -72,15 +84,42 @@ def test_a_wrong_result_is_seen(benchmark: ModuleType) -> None:
 
 def test_the_jobs_take_turns_and_the_last_results_come_back(benchmark: ModuleType) -> None:
     calls: list[str] = []
-    cpu, wall, results = benchmark.alternate(2, lambda: calls.append("a") or len(calls), lambda: calls.append("b"))
+    alternate = part("result").alternate
+    cpu, wall, results = alternate(2, lambda: calls.append("a") or len(calls), lambda: calls.append("b"))
     assert calls == ["a", "b", "a", "b"] and results == [3, None]
     assert len(cpu) == len(wall) == 2
 
 
 def test_pairs_are_unit_vectors_and_each_image_has_its_captions(benchmark: ModuleType) -> None:
-    a, b, owner_a, owner_b = benchmark.pairs(4, 12, 3)
+    a, b, owner_a, owner_b = part("retrieval").pairs(4, 12, 3)
     assert sorted(owner_b.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3] and owner_a.tolist() == [0, 1, 2, 3]
     assert np.allclose(np.linalg.norm(a, axis=1), 1) and np.allclose(np.linalg.norm(b, axis=1), 1)
+
+
+def test_sentences_of_the_small_beam_search_end_at_different_lengths(benchmark: ModuleType) -> None:
+    """So that the plain search must narrow its beam, and ours must drop what is done, for the two to agree."""
+    captioning = part("captioning")
+    _, plain = captioning.writers(8, 30, 8, 3.0)
+    found = [plain.write(map, 4, 6) for map in captioning.features(6, 2, 8).map]
+    assert {sentence[-1] == END for sentence in found} == {True, False} and len({*map(len, found)}) > 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "said", "ratio"),
+    [("java", "NO JAVA", True), ("pycocoevalcap", "pycocoevalcap IS NOT INSTALLED", False)],
+)
+def test_scoring_says_what_is_missing(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, missing: str, said: str, ratio: bool
+) -> None:
+    captioning = part("captioning")
+    if missing == "java":
+        pytest.importorskip("pycocoevalcap.bleu.bleu")
+        monkeypatch.setattr(captioning.shutil, "which", lambda name: None)
+    else:
+        monkeypatch.setattr(captioning.importlib.util, "find_spec", lambda name: None)
+    (result,) = captioning.bench_scores(images=10, repeats=1)
+    assert said in str(result) and result.agrees
+    assert ("NOT RUN" not in str(result)) == ratio == (not math.isnan(result.ratio)) == bool(result.checks)
 
 
 def test_run_from_the_command_line(tmp_path: Path) -> None:

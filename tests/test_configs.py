@@ -3,23 +3,44 @@
 import ast
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from mm import data
 from mm.config import AudioConfig, ImageConfig, TextConfig, load, settings
-from mm.data import DataConfig
+from mm.data import DataConfig, Item, Items
 from mm.encoders import AudioEncoder, audio_encoder, image_encoder, text_encoder
 from mm.encoders.settings import NOT_THE_ENCODERS
+from mm.heads import Captioner
+from mm.tasks import captioning, captioning_data, captioning_scores
+from mm.tasks.captioning import CaptionerConfig, Captioning
+from mm.tasks.captioning_model import CaptionModel, DecodingConfig
 from mm.tasks.retrieval import LossConfig, Objective, PoolConfig, Retrieval, build_model
+from mm.vocabulary import END
 
 ROOT = Path(__file__).parents[1]
-TASKS = {"retrieval": Retrieval}  # folder of configs/ -> its dataclass
+
+
+class Task(NamedTuple):
+    """What the tests of all configurations need to know of a task."""
+
+    config: type  # its dataclass
+    build: Callable[[Any, list[str]], Any]  # its model
+    modalities: Callable[[Any], list[str]]  # that have an encoder
+    prefix: str  # of the run folders that its configurations name
+
+
+TASKS = {  # folder of configs/ -> the task
+    "retrieval": Task(Retrieval, build_model, lambda cfg: cfg.modalities, ""),
+    "captioning": Task(Captioning, captioning.build_model, lambda cfg: [cfg.modality], "captioning_"),
+}
 FILES = sorted((ROOT / "configs").rglob("*.y*ml"))
 every_config = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 
@@ -40,45 +61,73 @@ def test_every_task_has_its_configurations() -> None:
 
 @every_config
 def test_it_parses_and_says_what_it_is(file: Path) -> None:
-    cfg = load(TASKS[file.parent.name], ["--config", str(file)])
+    task = TASKS[file.parent.name]
+    cfg = load(task.config, ["--config", str(file)])
     assert cfg.data.name in data.READERS
     assert file.read_text(encoding="utf-8").startswith("# ")
     if file.stem not in ("default", "tiny"):
-        assert cfg.out == f"runs/{file.stem}"
+        assert cfg.out == f"runs/{task.prefix}{file.stem}"
+
+
+def test_no_two_configurations_share_a_run_folder() -> None:
+    outs = [load(TASKS[file.parent.name].config, ["--config", str(file)]).out for file in FILES]
+    assert len(set(outs)) == len(outs)
 
 
 @every_config
 def test_every_line_has_an_effect(file: Path) -> None:
-    cfg = load(TASKS[file.parent.name], ["--config", str(file)])
-    pools = {getattr(cfg.head.pool, modality) for modality in cfg.modalities}
+    task = TASKS[file.parent.name]
+    cfg = load(task.config, ["--config", str(file)])
+    modalities = task.modalities(cfg)
     needs = {  # {setting: what it takes for it to matter}; what the encoders ignore, they refuse themselves
-        **{f"encoder.{m}.": m in cfg.modalities for m in data.MODALITIES},
-        **{f"head.pool.{m}": m in cfg.modalities for m in data.MODALITIES},
-        "head.heads": "attention" in pools,
-        "head.head_dim": "attention" in pools,
-        "loss.margin": cfg.loss.name in ("hinge", "hardest", "triplet"),
-        "loss.warmup_steps": cfg.loss.name == "hardest",
-        "data.views": "image" in cfg.modalities,
-        "data.eval_views": "image" in cfg.modalities,
+        **{f"encoder.{m}.": m in modalities for m in data.MODALITIES},
+        "data.views": "image" in modalities,
         "data.scenes": cfg.data.name == "synthetic",
         "data.file": cfg.data.name == "table",
         "data.fold": cfg.data.name in ("esc10", "esc50"),
         "data.speaker": cfg.data.name == "spoken_digits",
         "loop.patience": cfg.loop.evaluate_every > 0,
+        **(needs_of_retrieval(cfg) if isinstance(cfg, Retrieval) else needs_of_captioning(cfg)),
     }
     given = flat(yaml.safe_load(file.read_text(encoding="utf-8")))
     assert [key for key in given for start, matters in needs.items() if key.startswith(start) and not matters] == []
 
 
+def needs_of_retrieval(cfg: Retrieval) -> dict[str, bool]:
+    pools = {getattr(cfg.head.pool, modality) for modality in cfg.modalities}
+    return {
+        **{f"head.pool.{m}": m in cfg.modalities for m in data.MODALITIES},
+        "head.heads": "attention" in pools,
+        "head.head_dim": "attention" in pools,
+        "loss.margin": cfg.loss.name in ("hinge", "hardest", "triplet"),
+        "loss.warmup_steps": cfg.loss.name == "hardest",
+        "data.eval_views": "image" in cfg.modalities,
+    }
+
+
+def needs_of_captioning(cfg: Captioning) -> dict[str, bool]:
+    """What training refuses in a value of its own is refused here in any value."""
+    starts = {"min_count": not cfg.init, f"encoder.{cfg.modality}.weights": not cfg.init}  # init brings both
+    return dict.fromkeys(captioning.idle(cfg), False) | starts
+
+
 @every_config
 def test_it_builds(file: Path) -> None:
-    cfg = load(TASKS[file.parent.name], ["--config", str(file)])
+    task = TASKS[file.parent.name]
+    cfg = load(task.config, ["--config", str(file)])
     for modality in ("image", "audio"):
         getattr(cfg.encoder, modality).weights = ""  # the files may not be here
+    if isinstance(cfg, Captioning):
+        cfg.init = ""  # nor the run
     torch.manual_seed(0)
-    model = build_model(cfg, ["a dog and a cat"] * 5)
-    assert list(model.encoders) == cfg.modalities
-    assert model.head.embed_dim == cfg.head.embed_dim
+    model = task.build(cfg, ["a dog and a cat"] * 5)
+    assert list(model.encoders) == task.modalities(cfg)
+    if isinstance(cfg, Retrieval):
+        assert model.head.embed_dim == cfg.head.embed_dim
+    else:
+        assert model.head.vocabulary.words == ["a", "and", "cat", "dog"]
+        assert type(model.head.decoder).__name__.lower() == f"{cfg.head.decoder}decoder"
+        assert model.cached == getattr(cfg.encoder, cfg.modality).cache
 
 
 # No setting is idle -------------------------------------------------------------------------------------------------
@@ -96,10 +145,15 @@ def groups(cls: type, name: str = "cfg") -> dict[type, set[str]]:
 
 
 @functools.cache
-def reads() -> set[tuple[str, str]]:
-    """(last name of the owner, attribute) of every attribute that mm/ and scripts/ read, and of settings["name"]."""
+def reads(task: str) -> set[tuple[str, str]]:
+    """(last name of the owner, attribute) of every attribute that mm/ and scripts/ read, and of settings["name"].
+
+    What is only for other tasks does not count.
+    """
     found = set()
     for file in [*(ROOT / "mm").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        if any(file.stem.removeprefix("train_").split("_")[0] == other for other in TASKS if other != task):
+            continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 owner = node.value.func if isinstance(node.value, ast.Call) else node.value
@@ -109,14 +163,25 @@ def reads() -> set[tuple[str, str]]:
     return found
 
 
-LEAVES = [(group, names, leaf) for group, names in groups(Retrieval).items() for leaf in settings(group)]
+LEAVES = [
+    (task, group, names, leaf)
+    for task in TASKS
+    for group, names in groups(TASKS[task].config).items()
+    for leaf in settings(group)
+]
 
 
 @pytest.mark.parametrize(
-    ("group", "names", "leaf"),
-    [pytest.param(*row, id=f"{row[0].__name__}.{row[2]}") for row in LEAVES if "." not in row[2]],
+    ("task", "group", "names", "leaf"),
+    [pytest.param(*row, id=f"{row[0]}.{row[1].__name__}.{row[3]}") for row in LEAVES if "." not in row[3]],
 )
-def test_every_field_is_read(group: type, names: set[str], leaf: str) -> None:
+def test_every_field_is_read(task: str, group: type, names: set[str], leaf: str) -> None:
+    if group in (CaptionerConfig, DecodingConfig):  # given on as they are
+        taker = Captioner if group is CaptionerConfig else Captioner.caption
+        assert leaf in {*inspect.signature(taker).parameters, "min_count"}  # that of the vocabulary is tried below
+        return
+    if task == "captioning" and group is DataConfig and f"data.{leaf}" in captioning.idle(Captioning()):
+        return  # it is refused, see below
     if group is PoolConfig:
         assert leaf in data.MODALITIES  # read as a dict, by modality
         return
@@ -131,11 +196,21 @@ def test_every_field_is_read(group: type, names: set[str], leaf: str) -> None:
             }[group]
             assert any(leaf in inspect.signature(builder).parameters for builder in builders)
             return
-    assert reads() & {(owner, leaf) for owner in owners}, f"nothing reads {leaf} of {group.__name__}"
+    assert reads(task) & {(owner, leaf) for owner in owners}, f"nothing reads {leaf} of {group.__name__}"
 
 
 def test_what_an_encoder_does_not_take_is_read_by_the_task() -> None:
     assert set(NOT_THE_ENCODERS) <= {f.name for c in (ImageConfig, TextConfig, AudioConfig) for f in fields(c)}
+
+
+@pytest.mark.parametrize(("leaf", "value"), [("eval_views", 2), ("eval_folds", 5), ("complete", True)])
+def test_what_captioning_does_not_read_of_the_data_it_refuses(leaf: str, value: Any) -> None:
+    assert not reads("captioning") & {(owner, leaf) for owner in ("cfg", "data")}
+    given = Captioning()
+    captioning.check(given)
+    setattr(given.data, leaf, value)
+    with pytest.raises(ValueError, match=rf"data\.{leaf}={value} has no effect here: leave it at "):
+        captioning.check(given)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +272,140 @@ def test_settings_of_the_model_change_the_model(key: str, value: str) -> None:
         trains = [name for name, weight in model.named_parameters() if weight.requires_grad]
         described.append((configs, shapes, trains, str(model), float(model.head.logit_scale.detach())))
     assert described[0] != described[1]
+
+
+def captioner(*words: str) -> tuple[CaptionModel, Captioning]:
+    """A small captioner of random weights, the same for the same settings, in training mode."""
+    tiny = ["--config", str(ROOT / "configs/captioning/tiny.yaml"), "data.name=table", "data.batch_size=4"]
+    cfg = load(Captioning, [*tiny, "encoder.image.size=32", "encoder.audio.width=4", *words])
+    torch.manual_seed(0)
+    return captioning.build_model(cfg, data.sentences(some_items())).train(), cfg
+
+
+@functools.cache
+def some_items() -> Items:
+    generator = np.random.default_rng(0)
+    texts = [("a dog", "the dog and a cat"), ("two cats", "a dog"), ("a bird", "the bird sings"), ("a cat", "cats")]
+    return Items(
+        Item(
+            str(number),
+            str(number),
+            (generator.integers(0, 256, (32, 32, 3), dtype=np.uint8),),
+            text,
+            (generator.normal(0, 0.1, 1600).astype(np.float32),),
+        )
+        for number, text in enumerate(texts)
+    )
+
+
+def batch_of(model: CaptionModel, cfg: Captioning) -> dict:
+    return next(captioning_data.training_batches(model, some_items(), cfg)(0))
+
+
+@pytest.mark.parametrize(
+    ("beside", "key", "value"),
+    [
+        ("", "modality", "audio"),
+        ("head.word_dim=256", "head.decoder", "transformer"),
+        ("", "head.attention", "none"),
+        ("", "head.attention", "hard"),
+        ("", "head.ask", "state"),
+        ("", "head.gate", "none"),
+        ("", "head.gate", "vector"),
+        ("", "head.deep_output", "false"),
+        ("", "head.see_dim", "8"),
+        ("", "head.positions", "false"),
+        ("", "head.word_dim", "24"),
+        ("", "head.hidden", "40"),
+        ("", "head.dropout", "0.25"),
+        ("head.attention=hard", "head.hard_test", "expected"),
+        ("head.attention=hard", "head.hard_expected", "0"),
+        ("head.decoder=transformer head.word_dim=256", "head.blocks", "1"),
+        ("head.decoder=transformer head.word_dim=256", "head.heads", "4"),
+        ("", "min_count", "2"),
+        ("", "encoder.image.name", "squeezenet1_1"),
+        ("", "encoder.image.layer", "layer2"),
+        ("", "encoder.image.freeze", "true"),
+        ("", "encoder.image.train_from", "layer2"),
+        ("", "encoder.image.size", "48"),
+        ("modality=audio", "encoder.audio.name", "resnet"),
+        ("modality=audio", "encoder.audio.front_end", "mfcc"),
+        ("modality=audio", "encoder.audio.sample_rate", "8000"),
+        ("modality=audio", "encoder.audio.window_s", "0.05"),
+        ("modality=audio", "encoder.audio.hop_s", "0.005"),
+        ("modality=audio", "encoder.audio.bands", "40"),
+        ("modality=audio", "encoder.audio.width", "12"),
+        ("modality=audio", "encoder.audio.spec_augment", "0.3"),
+        ("modality=audio", "encoder.audio.freeze", "true"),
+    ],
+)
+def test_settings_of_the_captioner_change_what_it_says_or_learns(beside: str, key: str, value: str) -> None:
+    """What it holds, what of it trains, or what it says of the same sentences."""
+    described = []
+    for more in ([], [f"{key}={value}"]):
+        model, cfg = captioner(*beside.split(), *more)
+        shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        trains = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        batch = batch_of(model, cfg)
+        torch.manual_seed(1)
+        learning = model(batch).logits.tolist()
+        described.append((model.modality, shapes, trains, learning, model.eval()(batch).logits.tolist()))
+    assert described[0] != described[1]
+
+
+def test_the_rate_of_an_encoder_and_the_sentences_of_a_batch_arrive() -> None:
+    model, cfg = captioner("encoder.image.rate=0.1", "captions=1")
+    assert captioning.rates(cfg) == {"encoders.image": 0.1}
+    assert len(batch_of(model, cfg)["text"].rows) == 4
+    model, cfg = captioner("captions=0")
+    assert captioning.rates(cfg) == {"encoders.image": 1.0}
+    assert len(batch_of(model, cfg)["text"].rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("beside", "changed", "parts"),
+    [
+        ("", "loss.smoothing=0.3", {"word_loss"}),
+        ("", "loss.sampling=1", {"word_loss"}),
+        ("loss.doubly_stochastic=1", "loss.doubly_stochastic=2", {"doubly_stochastic_loss"}),
+        ("head.attention=hard", "loss.reinforce=3", {"place_loss"}),
+        ("head.attention=hard", "loss.entropy=0.5", {"entropy_loss"}),
+        ("loss.name=self_critical captions=1", "loss.samples=3", {"self_critical_loss", "reward"}),
+    ],
+)
+def test_settings_of_the_captioning_loss_arrive(beside: str, changed: str, parts: set[str]) -> None:
+    """They change the part of the loss that they are about and no other."""
+    found = []
+    for more in ([], [changed]):
+        model, cfg = captioner(*beside.split(), *more)
+        step = captioning_data.objective(model, some_items(), cfg)
+        torch.manual_seed(1)
+        loss = step(model, batch_of(model, cfg), cfg.loop.steps - 1)
+        found.append({name: value.item() for name, value in loss.items()})
+    assert found[0].keys() == found[1].keys()
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == parts
+
+
+@pytest.mark.parametrize(
+    ("ends", "changed", "holds"),
+    [
+        (5, "decoding.beam=1", lambda words: True),
+        (5, "decoding.length=none", lambda words: True),
+        (5, "decoding.min_length=7", lambda words: len(words) >= 7),
+        (-5, "decoding.max_length=4", lambda words: len(words) <= 4),
+        (-5, "decoding.no_repeat=1", lambda words: len(set(words)) == len(words)),
+    ],
+)
+def test_settings_of_the_decoding_arrive(ends: int, changed: str, holds: Callable[[list[str]], bool]) -> None:
+    """Sentences of a model that would like to end at once (ends > 0) or never."""
+    base = ["decoding.beam=4", "decoding.length=avg", "decoding.min_length=3", "decoding.max_length=9"]
+    told = []
+    for more in ([], [changed]):
+        model, cfg = captioner(*base, *more)
+        model.head.decoder.output.bias.data[END] = ends
+        told.append(captioning_scores.describe_items(model, some_items(), cfg).captions)
+    assert [(one.text, one.score) for one in told[0]] != [(one.text, one.score) for one in told[1]]
+    assert all(holds(one.words) for one in told[1])
 
 
 def test_data_settings_that_readers_take() -> None:

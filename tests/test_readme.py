@@ -17,14 +17,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from mm import data
 from mm.config import load as read_config
+from mm.data.caption_files import read_references, write_results
+from mm.tasks.captioning import Captioning
 from mm.tasks.retrieval import Retrieval
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+TASKS = {"retrieval": Retrieval, "captioning": Captioning}  # scripts/train_<task>.py -> its settings
 PHOTOGRAPHS = 24  # of each split of Flickr8k
 FEW = [
     "loop.steps=2",
@@ -43,7 +47,8 @@ def commands() -> list[str]:
     shell = "\n".join(text for language, text in FENCED if language in ("console", "bash", "sh", "shell"))
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     lines = [*shell.replace("\\\n", " ").splitlines(), *re.findall(r"`([^`\n]+)`", prose)]
-    lines = [re.sub(r"^--config ", "python scripts/train_retrieval.py --config ", line) for line in lines]  # in a table
+    cell = r"^--config configs/(\w+)/"  # of a table
+    lines = [re.sub(cell, r"python scripts/train_\1.py --config configs/\1/", line) for line in lines]
     found = (shlex.join(shlex.split(line.removeprefix("$ "), comments=True)) for line in lines)
     return list(dict.fromkeys(c for c in found if re.match(r"(python|make|torchrun) ", c) and "..." not in c))
 
@@ -56,6 +61,12 @@ ASKED = [  # the sentences of its queries: the small vocabularies here must know
     if option in ("--text", "--plus-text", "--minus-text")
 ]
 PYTHON = [text for language, text in FENCED if language == "python"]
+RUNS = {  # run folder that a configuration names -> its task and settings
+    cfg.out: (task, cfg)
+    for task, settings in TASKS.items()
+    for file in sorted((ROOT / "configs" / task).glob("*.yaml"))
+    for cfg in [read_config(settings, ["--config", str(file)])]
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +108,21 @@ def few_photographs(whole: Path, part: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stand_in(script, tiny: list[str], own_table: Path, sandbox: Path):
-    """stand_in(run) leaves a run at a path where there is none; it knows the words that README's queries use."""
+def stand_in(script, tiny: list[str], tiny_captioning: list[str], own_table: Path, sandbox: Path):
+    """stand_in(run) leaves a run of the task at a path where there is none, and says whether it did.
 
-    def make(run: str) -> None:
+    One of retrieval knows the words that README's queries use.
+    """
+
+    def make(run: str) -> bool:
         if Path(run).exists():
-            return
+            return False
+        task, cfg = RUNS.get(run, ("retrieval", None))
+        if task == "captioning":
+            few = ["loop.steps=2", f"modality={cfg.modality}", f"out={run}"]
+            answer = script("train_captioning", *tiny_captioning, *few)
+            assert answer.code == 0, answer.err
+            return True
         with own_table.open(newline="") as file:
             header, *rows = csv.reader(file)
         spoken = " ".join([*ASKED, *re.findall(r'"([^"\n]*)"', "".join(PYTHON))])
@@ -111,12 +131,24 @@ def stand_in(script, tiny: list[str], own_table: Path, sandbox: Path):
             csv.writer(file).writerows([[*header, "text_3"], *([*row, spoken] for row in rows)])
         answer = script("train_retrieval", *tiny, f"data.file={table}", "loop.steps=2", f"out={run}")
         assert answer.code == 0, answer.err
+        return True
 
     return make
 
 
+def test_a_cell_of_a_table_is_a_command_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = "| photographs | `--config configs/captioning/flickr8k.yaml` | `--config configs/retrieval/esc10.yaml` |"
+    monkeypatch.setitem(globals(), "README", table)
+    monkeypatch.setitem(globals(), "FENCED", [])
+    assert commands() == [
+        "python scripts/train_captioning.py --config configs/captioning/flickr8k.yaml",
+        "python scripts/train_retrieval.py --config configs/retrieval/esc10.yaml",
+    ]
+
+
 def test_the_readme_has_commands() -> None:
-    assert any(command.startswith("python scripts/train_retrieval.py") for command in COMMANDS)
+    for task in TASKS:
+        assert any(command.startswith(f"python scripts/train_{task}.py") for command in COMMANDS)
     assert {"make demo", "make test"} <= set(COMMANDS)
     assert PYTHON
     assert README.index("make demo") < len("\n".join(README.splitlines()[:40]))  # on the first screen
@@ -124,7 +156,7 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=COMMANDS)
-def test_command(command: str, script, sandbox: Path, stand_in) -> None:
+def test_command(command: str, script, sandbox: Path, stand_in, no_java: None) -> None:
     program, *words = shlex.split(command)
     if program == "torchrun":
         words = words[next(i for i, word in enumerate(words) if word.endswith(".py")) :]  # mm/engine's tests start two
@@ -137,17 +169,25 @@ def test_command(command: str, script, sandbox: Path, stand_in) -> None:
         return
     if name.startswith("train_") and "--help" not in arguments:
         arguments += FEW
-        cfg = read_config(Retrieval, arguments, default=ROOT / "configs/retrieval/default.yaml")
-        needed = [file for file in (cfg.encoder.image.weights, cfg.encoder.audio.weights) if file]
+        task = name.removeprefix("train_")
+        cfg = read_config(TASKS[task], arguments, default=ROOT / f"configs/{task}/default.yaml")
+        needed = [cfg.encoder.image.weights, cfg.encoder.audio.weights, getattr(cfg, "init", "")]
+        needed = [file for file in needed if file]
         if missing := [file for file in needed if not Path(file).exists()]:
             pytest.skip(f"{', '.join(missing)} are not there")
         try:
             data.load(cfg.data, "test", cfg.seed)
         except FileNotFoundError as error:
             pytest.skip(f"the real data set is not laid out: {error}")
-    elif name in ("evaluate", "build_index"):
-        for run in [word for word in arguments if word.startswith("runs/")]:
-            stand_in(run)
+    elif name in ("evaluate", "build_index", "caption"):
+        if "--references" in arguments:
+            references = Path(arguments[arguments.index("--references") + 1])
+            if not references.is_file():
+                pytest.skip(f"the real data set is not laid out: {references} is not there")
+        for word in [word for word in arguments if word.startswith("runs/")]:
+            run, inside = "/".join(word.split("/")[:2]), word.split("/")[2:]
+            if stand_in(run) and inside:  # its captions are of made-up pictures
+                write_results(word, dict.fromkeys(read_references(references), "a dog in the snow"))
     answer = script(name, *arguments)
     assert answer.code == 0, (answer.out, answer.err)
     for picture in [word for word in arguments if word.endswith(".png")]:
@@ -172,16 +212,20 @@ def recipe(target: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_python_block(number: int, sandbox: Path, stand_in, capsys: pytest.CaptureFixture) -> None:
+def test_python_block(number: int, sandbox: Path, stand_in, no_java: None) -> None:
     code = PYTHON[number]
     for file in re.findall(r'"(data/[^"]+)"', code):
         if not Path(file).exists():
             pytest.skip(f"{file} is not there")
     for run in re.findall(r'"(runs/[^"/]+)"', code):
         stand_in(run)
-    names: dict = {"__name__": "readme"}
+    printed: list = []
+    names: dict = {"__name__": "readme", "print": lambda *shown: printed.append(shown)}
     exec(compile(code, f"README.md, Python block {number}", "exec"), names)
-    assert capsys.readouterr().out.count("tensor(") == code.count("print(")
+    assert len(printed) == code.count("print(")
+    for value in [value for shown in printed for value in shown]:
+        said = "captioning" in code and isinstance(value, str) and value.strip()
+        assert said or (isinstance(value, torch.Tensor) and value.isfinite().all()), printed
     for name, shape in re.findall(r"(\w+\.\w+) \(([\d, ]+)\)", code):  # what its comments promise
         assert list(eval(name, names).shape) == [int(size) for size in shape.split(",")], name
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mm.index import Index
 from mm.tasks import retrieval
+from tests.shared import assert_clean
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -35,16 +36,6 @@ def copy(folder: Path, to: Path) -> Path:
 
 def picture(own_table: Path, colour: str = "red") -> Path:
     return own_table.parent / f"{colour}-circle.jpg"
-
-
-def assert_clean(answer, *said: str) -> None:
-    """Exit code 2, nothing but one message on stderr, and the message says these things."""
-    assert answer.code == 2, answer
-    assert answer.err.count("Traceback") == 0
-    assert answer.err.endswith("\n")
-    assert len(answer.err.strip().splitlines()) <= 3, answer.err
-    for words in said:
-        assert words in answer.err, (words, answer.err)
 
 
 # Help and usage -----------------------------------------------------------------------------------------------------

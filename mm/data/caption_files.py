@@ -130,8 +130,8 @@ def matched(
     if len(missing) == len(references) or (missing and not partial):
         raise ValueError(
             f"every image must have a caption: {len(missing)} of {len(references)} have none, the first is "
-            f"{missing[0]!r}. Caption them, or score only the images that have one with partial=True, as the official "
-            "evaluation does."
+            f"{missing[0]!r}. Caption them, or score only the images that have one with partial=True (--partial), as "
+            "the official evaluation does."
         )
     both = [image for image in references if image in captions]
     return {image: captions[image] for image in both}, {image: references[image] for image in both}
@@ -197,5 +197,5 @@ def _is_id(value: Any) -> bool:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and brackets without end
         raise ValueError(f"{path} must be JSON in UTF-8: {error}. Write or fetch it anew.") from error

@@ -1,6 +1,6 @@
 """Task heads: modules that take `Features`, whatever encoder or modality they come from."""
 
-from mm.heads.captioner import Caption, Captioner
+from mm.heads.captioner import Caption, Captioner, CaptionerConfig
 from mm.heads.decoding import beam_search, sample
 from mm.heads.embedding import AttentionPool, JointEmbedding
 from mm.heads.lstm_decoder import LSTMDecoder
@@ -10,6 +10,7 @@ __all__ = [
     "AttentionPool",
     "Caption",
     "Captioner",
+    "CaptionerConfig",
     "JointEmbedding",
     "LSTMDecoder",
     "TransformerDecoder",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from mm.vocabulary import END, START, Vocabulary
 DECODERS = ("lstm", "transformer")
 MAX_LENGTH = 25  # tokens of a sentence, <end> among them: captions of Flickr8k and COCO rarely have more
 BEAM = 5  # sentences under way
+LENGTH_RULE = "wu:0.7"  # by which sentences are compared: the sum alone makes them short, the mean long
 
 
 class Caption(NamedTuple):
@@ -40,6 +42,28 @@ class Caption(NamedTuple):
     score: float
 
 
+@dataclass
+class CaptionerConfig:
+    """The decoder of a captioner."""
+
+    decoder: Literal["lstm", "transformer"] = "lstm"  # see mm.heads
+    attention: Literal["none", "soft", "hard"] = "soft"  # Show and Tell; Show, Attend and Tell: mean or drawn place
+    ask: Literal["state", "word"] = (
+        "word"  # attention asks with the state (Xu et al.), or with the last word too; lstm only
+    )
+    gate: Literal["none", "scalar", "vector"] = "scalar"  # how much of what is seen comes through; lstm only
+    deep_output: bool = True  # previous word and what is seen speak in the next word too; lstm only
+    see_dim: int = 0  # places are projected to so many numbers first, once per input; 0 = as they are; lstm only
+    positions: bool = True  # a code of where a place lies is added to it; lstm only
+    word_dim: int = 256  # numbers of a word embedding; of a transformer it is hidden
+    hidden: int = 512  # numbers of the decoder's state
+    dropout: float = 0.5  # share of what the words and the output read hidden while training
+    hard_test: Literal["argmax", "expected"] = "argmax"  # what hard attention does outside of training
+    hard_expected: float = 0.5  # share of the words for which hard attention trains on the weighted mean
+    blocks: int = 2  # of the transformer
+    heads: int = 8  # of the transformer
+
+
 class Captioner(nn.Module):
     """A decoder of sentences and the words that it knows.
 
@@ -47,11 +71,11 @@ class Captioner(nn.Module):
         dim: D of the map of the features.
         vector_dim: D_v of their vector.
         words: of the vocabulary, as `Vocabulary.words`.
-        decoder: "lstm", see `LSTMDecoder`, or "transformer", see `TransformerDecoder`.
-        attention, gate, deep_output, word_dim, hard_test, hard_expected: of the LSTM decoder.
-        hidden: numbers of the decoder's state.
-        blocks, heads: of the transformer decoder.
-        dropout: share hidden while training.
+        settings: of the decoder.
+
+    Attributes:
+        vocabulary: of the words.
+        baseline: () moving average of a sentence's log-probability, for hard attention (Xu et al. 2015, eq. 12).
 
     Raises:
         ValueError: an unknown choice, or one that the chosen decoder does not have.
@@ -60,71 +84,44 @@ class Captioner(nn.Module):
     decoder: LSTMDecoder | TransformerDecoder
     baseline: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        vector_dim: int,
-        words: Iterable[str],
-        *,
-        decoder: str = "lstm",
-        attention: str = "soft",
-        gate: str = "scalar",
-        deep_output: bool = True,
-        see_dim: int = 0,
-        positions: bool = True,
-        word_dim: int = 256,
-        hidden: int = 512,
-        dropout: float = 0.5,
-        hard_test: str = "argmax",
-        hard_expected: float = 0.5,
-        blocks: int = 2,
-        heads: int = 8,
-    ):
+    def __init__(self, dim: int, vector_dim: int, words: Iterable[str], settings: CaptionerConfig | None = None):
         super().__init__()
-        self.vocabulary = Vocabulary(words)
-        self.config: dict[str, Any] = {
-            "dim": dim,
-            "vector_dim": vector_dim,
-            "words": self.vocabulary.words,
-            "decoder": known(decoder, DECODERS, "decoder"),
-            "attention": attention,
-            "gate": gate,
-            "deep_output": deep_output,
-            "see_dim": see_dim,
-            "positions": positions,
-            "word_dim": word_dim,
-            "hidden": hidden,
-            "dropout": dropout,
-            "hard_test": hard_test,
-            "hard_expected": hard_expected,
-            "blocks": blocks,
-            "heads": heads,
-        }
-        if not 0 <= dropout < 1 or not 0 <= hard_expected <= 1:
-            raise ValueError(f"dropout must be in [0, 1) and hard_expected in 0..1: got {dropout} and {hard_expected}.")
-        if decoder == "lstm":
+        chosen = settings or CaptionerConfig()
+        self.dim, self.vector_dim, self.vocabulary = dim, vector_dim, Vocabulary(words)
+        self.looks = chosen.attention != "none"
+        known(chosen.decoder, DECODERS, "decoder")
+        if not 0 <= chosen.dropout < 1 or not 0 <= chosen.hard_expected <= 1:
+            raise ValueError(
+                f"dropout must be in [0, 1) and hard_expected in 0..1: got {chosen.dropout} and {chosen.hard_expected}."
+            )
+        if chosen.decoder == "lstm":
             self.decoder = LSTMDecoder(
                 dim,
                 vector_dim,
                 len(self.vocabulary),
-                attention=attention,
-                gate=gate,
-                deep_output=deep_output,
-                see_dim=see_dim,
-                positions=positions and attention != "none",
-                word_dim=word_dim,
-                hidden=hidden,
-                dropout=dropout,
-                hard_test=hard_test,
-                hard_expected=hard_expected,
+                attention=chosen.attention,
+                ask=chosen.ask,
+                gate=chosen.gate,
+                deep_output=chosen.deep_output,
+                see_dim=chosen.see_dim,
+                positions=chosen.positions,
+                word_dim=chosen.word_dim,
+                hidden=chosen.hidden,
+                dropout=chosen.dropout,
+                hard_test=chosen.hard_test,
+                hard_expected=chosen.hard_expected,
             )
-        elif attention != "soft":
-            raise ValueError(f"the transformer decoder attends softly: got attention={attention!r}. Use decoder=lstm.")
+        elif chosen.attention != "soft":
+            raise ValueError(f"a transformer attends softly: got attention={chosen.attention!r}. Use decoder=lstm.")
         else:
             self.decoder = TransformerDecoder(
-                dim, len(self.vocabulary), hidden=hidden, blocks=blocks, heads=heads, dropout=dropout
+                dim,
+                len(self.vocabulary),
+                hidden=chosen.hidden,
+                blocks=chosen.blocks,
+                heads=chosen.heads,
+                dropout=chosen.dropout,
             )
-        # Moving average of a sentence's log-probability: the baseline of hard attention (Xu et al. 2015, eq. 12).
         self.register_buffer("baseline", torch.zeros(()))
 
     def encode(self, sentence: str, max_length: int = MAX_LENGTH) -> Tensor:
@@ -145,7 +142,7 @@ class Captioner(nn.Module):
         Raises:
             ValueError: the features are of another encoder than this captioner was made for.
         """
-        wanted = (self.config["dim"], self.config["vector_dim"])
+        wanted = (self.dim, self.vector_dim)
         if (features.map.shape[-1], features.vector.shape[-1]) != wanted:
             raise ValueError(
                 f"features must have maps of {wanted[0]} and vectors of {wanted[1]} numbers: got "
@@ -159,7 +156,7 @@ class Captioner(nn.Module):
         self,
         features: Features,
         beam: int = BEAM,
-        length: str = "avg",
+        length: str = LENGTH_RULE,
         min_length: int = 1,
         max_length: int = MAX_LENGTH,
         no_repeat: int = 0,
@@ -202,11 +199,6 @@ class Captioner(nn.Module):
         )
         columns = zip(*drawn, strict=True)  # sentence k of every input
         return [list(row) for row in zip(*(self.told(column, features) for column in columns), strict=True)]
-
-    @property
-    def looks(self) -> bool:
-        """Whether it has attention."""
-        return self.config["attention"] != "none"
 
     def set_uniform(self, uniform: bool) -> None:
         """Look at all places alike from now on, or as the weights say: the control of what attention gives."""

@@ -131,7 +131,7 @@ def beam_search(
             forbid_repeats(logits, history.tokens, no_repeat)
         values, words = logits.topk(min(beam, logits.shape[-1]), dim=-1)  # (b, K, k)
         continued = under_way[..., None] + (values - total[..., None])  # (b, K, k)
-        width = min(beam, continued[0].numel())
+        width = min(int(places.max()), continued[0].numel())  # the most that any input still has places for
         sums, index = continued.flatten(1).topk(width, dim=-1)  # (b, width)
         sums = sums.masked_fill(torch.arange(width, device=device) >= places[:, None], float("-inf"))
         for r in (sums == float("-inf")).all(1).nonzero().flatten().tolist():  # every continuation is forbidden

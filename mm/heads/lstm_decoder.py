@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm.features import Features, coordinates, masked_mean, masked_softmax
+from mm.heads.additive_attention import grown, place_scores
 from mm.naming import known
 from mm.vocabulary import PAD, WORD_STD
 
 ATTENTIONS = ("none", "soft", "hard")
 GATES = ("none", "scalar", "vector")
+ASKS = ("state", "word")
 HARD_TESTS = ("argmax", "expected")
 WAVES = 4  # wavelengths of the code of a place: twice the grid, the grid, a half, a quarter
 
@@ -32,7 +34,7 @@ class Memory(NamedTuple):
 
     Attributes:
         values: (B, N, D) the places.
-        keys: (B, N, A) what attention compares with, computed once per input.
+        keys: (B, N, A) what attention compares with, computed once per input; of the LSTM decoder see `place_scores`.
         mask: (B, N) bool, True = real place.
         vector: (B, D_v) the whole input.
     """
@@ -76,6 +78,8 @@ class LSTMDecoder(nn.Module):
         attention: "soft": the weighted mean of the places (section 4.2 of Xu et al.); "hard": one place drawn by its
             weight (section 4.1); "none": the vector stands where the first word would, and is given once (Vinyals et
             al. 2015, eq. 10-12).
+        ask: what attention asks with: "state", the LSTM's before it has read the last word (Xu et al.), or that and the
+            "word" itself.
         gate: how much of what it sees comes through: "scalar", one number a word (Xu et al., section 4.2.1);
             "vector", a number for each channel; "none", all of it.
         deep_output: the previous word and what was seen speak in the next word too (Xu et al., eq. 7).
@@ -98,10 +102,11 @@ class LSTMDecoder(nn.Module):
         words: int,
         *,
         attention: str,
+        ask: str,
         gate: str,
         deep_output: bool,
-        see_dim: int = 0,
-        positions: bool = False,
+        see_dim: int,
+        positions: bool,
         word_dim: int,
         hidden: int,
         dropout: float,
@@ -111,6 +116,7 @@ class LSTMDecoder(nn.Module):
         super().__init__()
         self.attention = known(attention, ATTENTIONS, "attention")
         self.gate = known(gate, GATES, "gate")
+        known(ask, ASKS, "query of attention")
         self.hard_test = known(hard_test, HARD_TESTS, "test of hard attention")
         self.hard_expected = hard_expected
         self.hidden = hidden
@@ -120,7 +126,8 @@ class LSTMDecoder(nn.Module):
         self.parts = (4 * hidden, hidden if self.looks else 0, gates)  # what one product with the state gives
 
         self.embedding = nn.Embedding(words, word_dim, padding_idx=PAD)
-        self.word_gates = nn.Linear(word_dim, 4 * hidden)
+        self.asks_word = ask == "word" and self.looks
+        self.from_word = nn.Linear(word_dim, 4 * hidden + (hidden if self.asks_word else 0))
         self.from_state = nn.Linear(hidden, sum(self.parts))
         if self.looks:
             self.places = nn.Sequential(nn.LayerNorm(dim))
@@ -156,7 +163,7 @@ class LSTMDecoder(nn.Module):
         values = self.places(features.map)  # (B, N, D)
         if self.position is not None:
             values = values + self.position(position_code(features).to(values.dtype))  # (B, N, D)
-        return Memory(values, self.keys(values), features.mask, features.vector)
+        return Memory(values, grown(self.keys(values)), features.mask, features.vector)
 
     def start(self, memory: Memory) -> State:
         """Hidden and cell state (B, 1, H) before the first word: of the mean place, or of the vector."""
@@ -180,7 +187,7 @@ class LSTMDecoder(nn.Module):
             attention. Of hard attention these are the probabilities of the places.
         """
         word = self.dropout(self.embedding(token))  # (B, K, W)
-        state, seen, alpha, _ = self.advance(self.word_gates(word), state, memory)
+        state, seen, alpha, _ = self.advance(self.from_word(word), state, memory)
         return self.logits(word, state[0], seen), state, alpha
 
     def forced(self, tokens: Tensor, lengths: Tensor, memory: Memory, sampling: float = 0.0) -> Forced:
@@ -203,20 +210,20 @@ class LSTMDecoder(nn.Module):
         still = [int((steps.amax(dim=1) > t).sum()) for t in range(int(steps.max()))]  # inputs that go on at step t
         state = tuple(part.expand(-1, sentences, -1) for part in self.start(memory))  # (B, K, H) each
         words = self.dropout(self.embedding(tokens[:, :, : len(still)]))  # (B, K, T, W)
-        word_gates = self.word_gates(words)  # (B, K, T, 4 H)
+        spoken = self.from_word(words)  # (B, K, T, 4 H or 5 H)
         given: list[Tensor] = []  # the word before, at each step
         made: list[tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]] = []  # state, seen, alpha, place
         # unbind, because the gradient of a slice is a whole tensor of zeros, at each of T steps
-        for t, (rows, word, gates) in enumerate(zip(still, words.unbind(2), word_gates.unbind(2), strict=True)):
+        for t, (rows, word, said) in enumerate(zip(still, words.unbind(2), spoken.unbind(2), strict=True)):
             if rows < len(memory.mask):
                 memory, state = memory.rows(slice(rows)), tuple(part[:rows] for part in state)
-            word, gates = word[:rows], gates[:rows]  # (b, K, W), (b, K, 4 H)
+            word, said = word[:rows], said[:rows]  # (b, K, W), (b, K, 4 H or 5 H)
             if sampling and t:
                 drawn = self.drawn(given[-1][:rows], made[-1], rows)  # (b, K)
                 swap = torch.rand(drawn.shape, device=drawn.device) < sampling  # (b, K)
                 word = self.dropout(self.embedding(torch.where(swap, drawn, tokens[:rows, :, t])))  # (b, K, W)
-                gates = self.word_gates(word)  # (b, K, 4 H)
-            state, seen, alpha, place = self.advance(gates, state, memory)
+                said = self.from_word(word)  # (b, K, 4 H or 5 H)
+            state, seen, alpha, place = self.advance(said, state, memory)
             given.append(word)
             made.append((state[0], seen, alpha, place))
         real = torch.cat([(steps[:rows] > t).flatten() for t, rows in enumerate(still)])  # (sum of b K,)
@@ -239,12 +246,12 @@ class LSTMDecoder(nn.Module):
             return probabilities.flatten(0, 1).multinomial(1).view(word.shape[:2])  # (b, K)
 
     def advance(
-        self, word_gates: Tensor, state: State, memory: Memory
+        self, said: Tensor, state: State, memory: Memory
     ) -> tuple[State, Tensor | None, Tensor | None, Tensor | None]:
         """Look, then move the LSTM on.
 
         Args:
-            word_gates: (B, K, 4 H), what the word says to the LSTM's gates.
+            said: (B, K, 4 H or 5 H), what the word says to the LSTM's gates, and to the query where that has the word.
             state: hidden and cell state, (B, K, H) each.
             memory: of B inputs.
 
@@ -254,16 +261,17 @@ class LSTMDecoder(nn.Module):
         hidden, cell = state
         recurrent, query, gate = self.from_state(hidden).split(self.parts, dim=-1)  # (B, K, 4 H), (B, K, H), (B, K, .)
         if not self.looks:
-            return lstm_cell(word_gates + recurrent, cell), None, None, None
-        # (B, K, N, H) is the largest tensor of a step: one of it is kept for the gradient, tanh works in place
-        scores = self.score((memory.keys[:, None] + query[:, :, None]).tanh_()).squeeze(-1)  # (B, K, N)
-        scores = scores.float() * (not self.uniform)  # (B, K, N)
+            return lstm_cell(said + recurrent, cell), None, None, None
+        if self.asks_word:
+            said, asked = said.split((4 * self.hidden, self.hidden), dim=-1)  # (B, K, 4 H), (B, K, H)
+            query = query + asked  # (B, K, H)
+        scores = place_scores(memory.keys, grown(query), self.score.weight[0]) * (not self.uniform)  # (B, K, N)
         alpha = masked_softmax(scores, memory.mask[:, None])  # (B, K, N)
         weights, place = (alpha, None) if self.attention == "soft" else self.chosen(alpha)  # (B, K, N), (B, K)
         seen = weights.to(memory.values.dtype) @ memory.values  # (B, K, D)
         if self.gate != "none":
             seen = gate.sigmoid() * seen  # (B, K, D)
-        return lstm_cell(word_gates + recurrent + self.seen_gates(seen), cell), seen, alpha, place
+        return lstm_cell(said + recurrent + self.seen_gates(seen), cell), seen, alpha, place
 
     def chosen(self, alpha: Tensor) -> tuple[Tensor, Tensor | None]:
         """What hard attention makes of its probabilities (B, K, N).

@@ -21,7 +21,7 @@ from mm import encoders
 from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.distributed import init
-from mm.heads import Captioner
+from mm.heads import Captioner, CaptionerConfig
 from mm.heads.decoding import check_search, length_rule
 from mm.losses import doubly_stochastic, entropy, hard_attention, self_critical, sentence_sums, word_loss
 from mm.metrics import Cider
@@ -38,26 +38,6 @@ class CaptioningEncodersConfig:
 
     image: ImageConfig = field(default_factory=ImageConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
-
-
-@dataclass
-class CaptionerConfig:
-    """The decoder of sentences."""
-
-    decoder: Literal["lstm", "transformer"] = "lstm"  # see mm.heads
-    attention: Literal["none", "soft", "hard"] = "soft"  # Show and Tell; Show, Attend and Tell: mean or drawn place
-    gate: Literal["none", "scalar", "vector"] = "scalar"  # how much of what is seen comes through; lstm only
-    deep_output: bool = True  # previous word and what is seen speak in the next word too; lstm only
-    see_dim: int = 0  # places are projected to so many numbers first, once per input; 0 = as they are; lstm only
-    positions: bool = True  # a code of where a place lies is added to it; lstm only
-    word_dim: int = 256  # numbers of a word embedding; of a transformer it is hidden
-    hidden: int = 512  # numbers of the decoder's state
-    dropout: float = 0.5  # share of what the words and the output read hidden while training
-    hard_test: Literal["argmax", "expected"] = "argmax"  # what hard attention does outside of training
-    hard_expected: float = 0.5  # share of the words for which hard attention trains on the weighted mean
-    blocks: int = 2  # of the transformer
-    heads: int = 8  # of the transformer
-    min_count: int = 1  # rarer training words become <unk>
 
 
 @dataclass
@@ -80,6 +60,7 @@ class Captioning:
     seed: int = 0  # of the weights, the batches and the embedded world
     out: str = "runs/captioning"  # the run folder
     modality: Literal["image", "audio"] = "image"  # what is described
+    min_count: int = 1  # rarer training words become <unk>
     captions: int = 1  # sentences of an item in a batch, in turns; 0 = all it has
     init: str = ""  # captioning run to start from: encoder, decoder and words
     encoder: CaptioningEncodersConfig = field(default_factory=CaptioningEncodersConfig)
@@ -99,8 +80,6 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
         ValueError: an unknown encoder, a cache of an encoder that trains, or choices that do not fit together.
     """
     check(cfg)
-    head = vars(cfg.head).copy()
-    least = head.pop("min_count")
     encoder = encoders.by_settings(cfg.modality, cast(Any, cfg.encoder), ())
     cached = getattr(cfg.encoder, cfg.modality).cache
     if cached and not encoder.frozen:
@@ -111,8 +90,8 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
     if cfg.init:
         words = read_captioner(encoders.find(Path(cfg.init)))["words"]
     else:
-        words = Vocabulary.build(sentences, least).words
-    model = CaptionModel(cfg.modality, encoder, Captioner(encoder.dim, encoder.vector_dim, words, **head), cached)
+        words = Vocabulary.build(sentences, cfg.min_count).words
+    model = CaptionModel(cfg.modality, encoder, Captioner(encoder.dim, encoder.vector_dim, words, cfg.head), cached)
     if cfg.init:
         folder = encoders.find(Path(cfg.init))
         encoders.verify(folder)
@@ -158,13 +137,21 @@ def idle(cfg: Captioning) -> list[str]:
     """The settings that captioning does not read, or does not with these others."""
     keys = ["data.eval_views", "data.eval_folds", "data.complete"]
     if cfg.head.decoder == "transformer":
-        keys += ["head.gate", "head.deep_output", "head.see_dim", "head.positions", "head.word_dim", "loss.sampling"]
+        keys += [
+            "head.ask",
+            "head.gate",
+            "head.deep_output",
+            "head.see_dim",
+            "head.positions",
+            "head.word_dim",
+            "loss.sampling",
+        ]
     else:
         keys += ["head.blocks", "head.heads"]
     if cfg.head.attention != "hard":
         keys += ["head.hard_test", "head.hard_expected", "loss.reinforce", "loss.entropy"]
     if cfg.head.attention == "none":
-        keys += ["head.gate", "head.see_dim", "head.positions", "loss.doubly_stochastic"]
+        keys += ["head.ask", "head.gate", "head.see_dim", "head.positions", "loss.doubly_stochastic"]
     if cfg.loss.name == "words":
         return [*keys, "loss.samples"]
     return [
@@ -211,9 +198,8 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
     config = read_captioner(folder)
     encoder = encoders.load(folder)
     cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
-    model = CaptionModel(
-        cfg.modality, encoder[cfg.modality], Captioner(**config), getattr(cfg.encoder, cfg.modality).cache
-    )
+    head = Captioner(config["dim"], config["vector_dim"], config["words"], cfg.head)
+    model = CaptionModel(cfg.modality, encoder[cfg.modality], head, getattr(cfg.encoder, cfg.modality).cache)
     weights = folder / encoders.WEIGHTS_FILE
     encoders.load_weights(model, load_file(weights), weights)
     return model.to(init(cfg.loop.device)).eval(), cfg
@@ -223,7 +209,11 @@ def description(model: CaptionModel) -> dict[str, Any]:
     """What every checkpoint holds beside the weights: how to build the encoder and the captioner."""
     return {
         encoders.DESCRIPTION_FILE: encoders.describe({model.modality: model.encoder}),
-        CAPTIONER_FILE: model.head.config,
+        CAPTIONER_FILE: {
+            "dim": model.head.dim,
+            "vector_dim": model.head.vector_dim,
+            "words": model.head.vocabulary.words,
+        },
     }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from mm import data
 from mm.data import Batches, Cache, Item, Pairs, Scenes, readable, stable_id
+from mm.data.gallery import Prepare
 from mm.distributed import rank, world_size
 from mm.tasks.captioning import Captioning, SelfCritical, Words
 from mm.tasks.captioning_model import CaptionModel
@@ -37,9 +36,13 @@ def training_batches(model: CaptionModel, items: Sequence[Item], cfg: Captioning
     prepare = model.encoder.prepare
     if cfg.data.skip_bad:
         items = readable(items, {model.modality: prepare}, cfg.data.workers)  # before the cache, which would stop there
+    items = described(items, model.modality)
+    readers: dict[str, Prepare] = {} if model.cached else {model.modality: prepare}
+    if cfg.loss.name == "words":  # else the model writes its own
+        readers["text"] = sentence_reader(model, cfg)
     pairs = Pairs(
-        described(items, model.modality),
-        {"text": sentence_reader(model, cfg)} | ({} if model.cached else {model.modality: prepare}),
+        items,
+        readers,
         cfg.seed,
         views=cfg.data.views,
         texts=cfg.captions,
@@ -48,7 +51,7 @@ def training_batches(model: CaptionModel, items: Sequence[Item], cfg: Captioning
     return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
 
 
-def sentence_reader(model: CaptionModel, cfg: Captioning) -> Callable[[str, int], Tensor]:
+def sentence_reader(model: CaptionModel, cfg: Captioning) -> Prepare:
     """prepare(sentence, view) -> its tokens (L,), <start> and <end> among them, as the decoder learns them."""
     encode, longest = model.head.encode, cfg.decoding.max_length
     return lambda sentence, view: encode(sentence, longest)

@@ -14,7 +14,7 @@ from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
 from mm.features import Features
 from mm.heads import Caption, Captioner
-from mm.heads.captioner import BEAM, MAX_LENGTH
+from mm.heads.captioner import BEAM, LENGTH_RULE, MAX_LENGTH
 from mm.heads.decoding import padded, sample
 from mm.losses import sentence_sums
 
@@ -26,7 +26,7 @@ class DecodingConfig:
     """How sentences are written when the model is evaluated."""
 
     beam: int = BEAM  # sentences under way; 1 = greedy
-    length: str = "avg"  # rule by which sentences are compared: none, avg or wu:<a>
+    length: str = LENGTH_RULE  # rule by which sentences are compared: none, avg or wu:<a>
     min_length: int = 1  # words at least
     max_length: int = MAX_LENGTH  # tokens at most, <end> among them
     no_repeat: int = 0  # no run of so many words twice; 0 = no such rule

@@ -23,10 +23,13 @@ from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
 from mm.data.voices import SAMPLE_RATE
 from mm.distributed import init
+from mm.encoders.folders import read_json
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
 from mm.media import VIEWS
 
+TASK = "retrieval"
+STATE_FILE = "state.json"  # in a checkpoint: what was trained, among others
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 CHANGEABLE = re.compile(r"data\.|encoder\.\w+\.cache=|loop\.device=")  # settings that a finished run may be given anew
@@ -259,7 +262,7 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
     Raises:
         FileNotFoundError: there is no such run.
         ConfigError: an unknown setting, or one of the model or of training, which are done.
-        ValueError: a damaged file.
+        ValueError: a damaged file, or a run of another task.
     """
     folder = encoders.find(Path(run))
     if done := [setting for setting in settings if not CHANGEABLE.match(setting)]:
@@ -268,6 +271,11 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
             "it out, or train anew with it."
         )
     towers = encoders.load(folder)
+    if (state := folder / STATE_FILE).is_file() and TASK not in (trained := read_json(state).get("streams", [TASK])):
+        raise ValueError(
+            f"{run} must be a run of {TASK}: it is one of {', '.join(trained)}. Name a run of scripts/train_{TASK}.py, "
+            "or use the scripts of the other task."
+        )
     cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml"), *settings])
     model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
     weights = folder / encoders.WEIGHTS_FILE

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mm import encoders
+from mm import __version__, encoders
 from mm.encoders import AudioEncoder, ImageEncoder, TextEncoder, build, describe, find, load
 
 WORDS = ["a", "red", "dog"]
@@ -121,6 +122,28 @@ def test_damaged_checkpoints(run):
     with pytest.raises(ValueError, match=r"must have the shape .* got .*Build TextEncoder with the settings"):
         load(run, "text")
     assert load(run, "image").size == 32
+
+
+@pytest.mark.parametrize("name", ["captioner.json", "encoders.json", "config.yaml", "model.safetensors"])
+def test_every_file_of_a_manifest_must_be_as_it_was_written(run, name):
+    folder = run / "checkpoints" / "step-00000120"
+    (folder / "captioner.json").write_text('{"words": ["a"]}')  # what a task keeps beside the encoders
+    (folder / "optimiser.safetensors").write_bytes(b"memory")
+    sums = {file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"mm_version": __version__, "files": sums}))
+    (folder / "optimiser.safetensors").unlink()  # not read here, and checked where a run goes on
+    assert list(load(run)) == ["image", "text", "audio"]
+    whole = (folder / name).read_bytes()
+    for damaged in (whole[:-1], whole[::-1], whole + b" ", b""):
+        (folder / name).write_bytes(damaged)
+        for read in (load, lambda run: load(run, "text"), lambda run: encoders.verify(find(run))):
+            with pytest.raises(ValueError, match=rf"{name} is damaged or gone: its sha256 is not the one in manifest"):
+                read(run)
+    (folder / name).write_bytes(whole)
+    assert load(run, "text").vocabulary.words == WORDS
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=rf"{name} is damaged or gone"):
+        encoders.verify(folder)
 
 
 def test_names_stand_on_one_page_and_the_import_is_light():

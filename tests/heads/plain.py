@@ -38,12 +38,14 @@ def plain_logits(decoder: LSTMDecoder, features: Features, b: int, tokens: Seque
         hidden, cell = hidden[0], cell[0]
     for token in tokens:
         word = decoder.embedding.weight[token]
-        gates = decoder.word_gates(word) + recurrent @ hidden + recurrent_bias
+        said = decoder.from_word(word)
+        gates = said[: 4 * hidden_size] + recurrent @ hidden + recurrent_bias
+        asked = said[4 * hidden_size :] if len(said) > 4 * hidden_size else torch.zeros(hidden_size).to(said)
         seen = None
         if decoder.looks:
             scores = torch.stack(
                 [
-                    decoder.score.weight[0] @ torch.tanh(decoder.keys(place) + query @ hidden + query_bias)
+                    decoder.score.weight[0] @ torch.tanh(decoder.keys(place) + query @ hidden + query_bias + asked)
                     for place in places
                 ]
             )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mm.features import Features
-from mm.heads import Captioner, LSTMDecoder
+from mm.heads import Captioner, CaptionerConfig, LSTMDecoder
 from mm.losses import hard_attention, sentence_sums, word_loss
 from mm.vocabulary import END, PAD, START
 from tests.heads.plain import plain_logits
@@ -18,6 +18,7 @@ WORDS = [f"word{k}" for k in range(9)]
 KINDS = {
     "none": {"attention": "none"},
     "soft": {},
+    "asks with the state": {"ask": "state"},
     "vector gate": {"gate": "vector"},
     "no gate, plain output": {"gate": "none", "deep_output": False},
     "narrow": {"see_dim": 3},
@@ -28,7 +29,8 @@ ALL = {**KINDS, "transformer": {"decoder": "transformer", "hidden": 8, "heads": 
 
 def captioner(**settings) -> Captioner:
     torch.manual_seed(0)
-    return Captioner(6, 5, WORDS, **{"word_dim": 4, "hidden": 8, "dropout": 0.0, **settings}).eval()
+    small = {"word_dim": 4, "hidden": 8, "dropout": 0.0}
+    return Captioner(6, 5, WORDS, CaptionerConfig(**{**small, **settings})).eval()
 
 
 def features(real: tuple[int, ...] = (4, 2, 3), places: int = 4) -> Features:
@@ -183,7 +185,8 @@ def test_hard_attention_looks_at_one_place_when_it_trains_and_at_the_likeliest_w
     mean = (weights == alpha[0, 0]).all(-1)
     assert float(mean.float().mean()) == pytest.approx(0.25, abs=0.02)
     assert (log_prob[mean] == 0).all()
-    assert head.caption(given)[0].attention.sum(1).tolist() == pytest.approx([1.0] * len(head.caption(given)[0].words))
+    told = head.eval().caption(given)[0]
+    assert told.attention.sum(1).tolist() == pytest.approx([1.0] * len(told.words))
 
 
 def test_the_estimated_gradient_is_the_enumerated_one() -> None:
@@ -262,7 +265,7 @@ def test_rejected() -> None:
             captioner(**{wrong: "sof"})
     with pytest.raises(ValueError, match="even multiple of the 3 heads: got 8"):
         captioner(decoder="transformer", heads=3)
-    with pytest.raises(ValueError, match="attends softly: got attention='hard'"):
+    with pytest.raises(ValueError, match="a transformer attends softly: got attention='hard'"):
         captioner(decoder="transformer", attention="hard", heads=2)
     for wrong in ({"dropout": 1.0}, {"hard_expected": 1.5}):
         with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\) and hard_expected in 0..1"):

@@ -19,7 +19,7 @@ from mm.data import Item, Scenes, collate
 from mm.data.collate import Inputs
 from mm.engine import Interrupted, Stream, fit
 from mm.features import Features
-from mm.heads import Caption, Captioner
+from mm.heads import Caption, Captioner, CaptionerConfig
 from mm.metrics import captions
 from mm.tasks import captioning, captioning_data, captioning_scores
 from mm.tasks.captioning import Captioning, SelfCritical, Words, build_model
@@ -66,14 +66,15 @@ def test_32_captions_are_learned_by_heart_and_said_again(decoder: str) -> None:
     scenes = Scenes("train", 32)
     said = [scenes.captions(i)[0].text.replace(",", "") for i in range(32)]
     words = sorted({word for text in said for word in text.split()})
-    head = Captioner(16, 16, words, decoder=decoder, word_dim=32, hidden=64, dropout=0.0, heads=4)
+    settings = CaptionerConfig(decoder=decoder, word_dim=32, hidden=64, dropout=0.0, heads=4)
+    head = Captioner(16, 16, words, settings)
     map = torch.randn(32, 4, 16)
     features = Features(map, torch.ones(32, 4, dtype=torch.bool), map.mean(1), (2, 2))
     encoded = [head.encode(text) for text in said]
     tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True)[:, None]
     lengths = torch.tensor([[len(row)] for row in encoded])
-    optimiser = torch.optim.Adam(head.parameters(), lr=5e-3 if decoder == "lstm" else 2e-3)
-    for _ in range(300):
+    optimiser = torch.optim.Adam(head.parameters(), lr=1e-2 if decoder == "lstm" else 4e-3)
+    for _ in range(120):
         forced = head(features, tokens, lengths)
         targets = tokens[:, :, 1:].flatten(0, 1)[forced.sentence, forced.position]
         loss = torch.nn.functional.cross_entropy(forced.logits, targets)
@@ -183,7 +184,7 @@ def test_scheduled_sampling_rises_with_the_steps(config, items, monkeypatch) -> 
 
 
 def test_the_vocabulary_is_of_the_train_split_alone(config, items, own_table: Path) -> None:
-    cfg = config("head.min_count=2")
+    cfg = config("min_count=2")
     model = build_model(cfg, data.sentences(items))
     assert "circle" in model.head.vocabulary
     tests = [item._replace(text=("a zebra",)) for item in items]

@@ -5,13 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 
 from mm import data
 from mm.config import load as read_config
@@ -19,33 +16,11 @@ from mm.engine.log import read_csv
 from mm.index import Index, Searcher
 from mm.tasks import retrieval
 from mm.tasks.retrieval import Retrieval
+from tests.shared import assert_same_run, colours, started, weights
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"{a}_to_{b}" for a in data.MODALITIES for b in data.MODALITIES if a != b]
 NUMBERS = ["R@1", "R@5", "R@10", "MedR", "MeanR", "mAP@10"]
-
-
-def weights(out: Path, pointer: str = "last") -> dict[str, torch.Tensor]:
-    folder = out / "checkpoints" / (out / "checkpoints" / pointer).read_text().strip()
-    return load_file(folder / "model.safetensors")
-
-
-def colours(picture: Path) -> int:
-    """How many different colours a PNG has: 256 greys when it shows text alone."""
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
-        return len(image.convert("RGB").getcolors(maxcolors=2**24))
-
-
-def assert_same_run(out: Path, other: Path) -> None:
-    for pointer in ("last", "best"):
-        one, two = weights(out, pointer), weights(other, pointer)
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[name], two[name]) for name in one), pointer
-    ours, theirs = (json.loads((o / "metrics.json").read_text()) for o in (out, other))
-    assert (ours["metrics"], ours["controls"]) == (theirs["metrics"], theirs["controls"])
-    rows = [[row for row in read_csv(o / "metrics.csv") if not row[2].startswith("time/")] for o in (out, other)]
-    assert rows[0] == rows[1]
 
 
 def test_a_run_leaves_what_the_design_names(tiny_run: Path) -> None:
@@ -111,26 +86,8 @@ def test_other_settings_in_the_same_folder_are_refused(script, tiny: list[str], 
     assert "optim.lr: 0.001 there, 0.5 here" in answer.err
 
 
-def started(arguments: list[str], out: Path) -> subprocess.Popen:
-    """A training in a process of its own that has saved at least one checkpoint and is not done."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts/train_retrieval.py"), *arguments, f"out={out}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    until = time.monotonic() + 120
-    pointer = out / "checkpoints" / "last"
-    while process.poll() is None and time.monotonic() < until:
-        if pointer.exists() and not pointer.read_text().startswith("step-00000000"):
-            break
-        time.sleep(0.005)
-    return process
-
-
 def test_a_killed_run_goes_on_bit_for_bit(script, tiny: list[str], tiny_run: Path, tmp_path: Path) -> None:
-    process = started(tiny, tmp_path / "run")
+    process = started("train_retrieval", tiny, tmp_path / "run")
     process.kill()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, output + errors
@@ -142,7 +99,7 @@ def test_a_killed_run_goes_on_bit_for_bit(script, tiny: list[str], tiny_run: Pat
 
 
 def test_sigterm_saves_and_leaves_with_143(script, tiny: list[str], tiny_run: Path, tmp_path: Path) -> None:
-    process = started(tiny, tmp_path / "run")
+    process = started("train_retrieval", tiny, tmp_path / "run")
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (143, "")

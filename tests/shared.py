@@ -1,0 +1,70 @@
+"""What several tests of whole runs look at: a clean end, the same weights, a training in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from mm.engine.log import read_csv
+
+ROOT = Path(__file__).parents[1]
+
+
+def assert_clean(answer: Any, *said: str) -> None:
+    """Exit code 2, nothing but one message on stderr, and the message says these things."""
+    assert answer.code == 2, answer
+    assert answer.err.count("Traceback") == 0
+    assert answer.err.endswith("\n")
+    assert len(answer.err.strip().splitlines()) <= 3, answer.err
+    for words in said:
+        assert words in answer.err, (words, answer.err)
+
+
+def weights(out: Path, pointer: str = "last") -> dict[str, torch.Tensor]:
+    folder = out / "checkpoints" / (out / "checkpoints" / pointer).read_text().strip()
+    return load_file(folder / "model.safetensors")
+
+
+def colours(picture: Path) -> int:
+    """How many different colours a PNG has: 256 greys when it shows text alone."""
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        return len(image.convert("RGB").getcolors(maxcolors=2**24))
+
+
+def assert_same_run(out: Path, other: Path) -> None:
+    for pointer in ("last", "best"):
+        one, two = weights(out, pointer), weights(other, pointer)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one), pointer
+    ours, theirs = (json.loads((o / "metrics.json").read_text()) for o in (out, other))
+    assert (ours["metrics"], ours["controls"]) == (theirs["metrics"], theirs["controls"])
+    rows = [[row for row in read_csv(o / "metrics.csv") if not row[2].startswith("time/")] for o in (out, other)]
+    assert rows[0] == rows[1]
+
+
+def started(name: str, arguments: list[str], out: Path) -> subprocess.Popen:
+    """scripts/<name>.py in a process of its own that has saved at least one checkpoint and is not done."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments, f"out={out}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    until = time.monotonic() + 120
+    pointer = out / "checkpoints" / "last"
+    while process.poll() is None and time.monotonic() < until:
+        if pointer.exists() and not pointer.read_text().startswith("step-00000000"):
+            break
+        time.sleep(0.005)
+    return process
