@@ -75,7 +75,8 @@ def main() -> None:
         missing=missing,
     )
     out = Path(cfg.out)
-    write_results(out / "captions.json", told.texts)
+    numbers = [item.meta.get("cocoid", item.id) for item in test]  # COCO knows its images by number
+    write_results(out / "captions.json", dict(zip(numbers, told.texts.values(), strict=True)))
     entries = entries_of(told, test, cfg.modality)
     page = write_page(out / "captions.html", entries)
     picture = draw_attention([entry.looked for entry in spread(entries)], out / "figures" / "attention.png")

@@ -111,7 +111,7 @@ def karpathy(folder: Path, images: str, split: str, skip_bad: bool = False) -> I
             continue
         captions = _captions(row, file, faults)
         if captions:
-            meta = {"split": row["split"]}
+            meta = {"split": row["split"]} | ({"cocoid": row["cocoid"]} if "cocoid" in row else {})
             items.append(Item(row["filename"], row["filename"], (place / row["filename"],), captions, meta=meta))
     return faults.items(items)
 

@@ -48,9 +48,7 @@ class CaptionerConfig:
 
     decoder: Literal["lstm", "transformer"] = "lstm"  # see mm.heads
     attention: Literal["none", "soft", "hard"] = "soft"  # Show and Tell; Show, Attend and Tell: mean or drawn place
-    ask: Literal["state", "word"] = (
-        "word"  # attention asks with the state (Xu et al.), or with the last word too; lstm only
-    )
+    ask: Literal["state", "word"] = "word"  # attention asks with the state (Xu et al.), or with the last word too; lstm
     gate: Literal["none", "scalar", "vector"] = "scalar"  # how much of what is seen comes through; lstm only
     deep_output: bool = True  # previous word and what is seen speak in the next word too; lstm only
     see_dim: int = 0  # places are projected to so many numbers first, once per input; 0 = as they are; lstm only

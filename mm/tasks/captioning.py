@@ -136,6 +136,8 @@ def settings(cfg: Any, prefix: str = "") -> dict[str, Any]:
 def idle(cfg: Captioning) -> list[str]:
     """The settings that captioning does not read, or does not with these others."""
     keys = ["data.eval_views", "data.eval_folds", "data.complete"]
+    if cfg.init:  # brings its own
+        keys += ["min_count", f"encoder.{cfg.modality}.weights", f"encoder.{cfg.modality}.init"]
     if cfg.head.decoder == "transformer":
         keys += [
             "head.ask",
@@ -198,6 +200,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
     config = read_captioner(folder)
     encoder = encoders.load(folder)
     cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
+    check(cfg)
     head = Captioner(config["dim"], config["vector_dim"], config["words"], cfg.head)
     model = CaptionModel(cfg.modality, encoder[cfg.modality], head, getattr(cfg.encoder, cfg.modality).cache)
     weights = folder / encoders.WEIGHTS_FILE

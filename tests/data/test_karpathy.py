@@ -42,7 +42,7 @@ def test_coco_finds_pictures_by_their_folder_and_trains_on_restval(tmp_path, jpe
     rows = [
         row("t.jpg", "train", ["a"], filepath="train2014"),
         row("r.jpg", "restval", ["b"], filepath="val2014"),
-        row("v.jpg", "val", ["c"], filepath="val2014"),
+        row("v.jpg", "val", ["c"], filepath="val2014", cocoid=42),
     ]
     for one in rows:
         jpeg(tmp_path / "coco" / one["filepath"] / one["filename"])
@@ -50,7 +50,8 @@ def test_coco_finds_pictures_by_their_folder_and_trains_on_restval(tmp_path, jpe
     train = coco(tmp_path, "train")
     assert [(item.id, item.image[0].parent.name) for item in train] == [("t.jpg", "train2014"), ("r.jpg", "val2014")]
     assert [item.meta["split"] for item in train] == ["train", "restval"]
-    assert [item.id for item in coco(tmp_path, "val")] == ["v.jpg"]
+    (val,) = coco(tmp_path, "val")
+    assert (val.id, val.meta) == ("v.jpg", {"split": "val", "cocoid": 42})  # results are written by this number
 
 
 def test_flickr30k_layout(tmp_path, jpeg):

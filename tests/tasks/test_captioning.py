@@ -261,6 +261,7 @@ def test_a_sound_is_described_by_the_same_code(
         (["data.eval_views=2"], "data.eval_views=2 has no effect here: leave it at 1"),
         (["encoder.image.cache=true"], "nothing of it is frozen"),
         (["init=nowhere"], "nowhere must be a run folder"),
+        (["init=nowhere", "min_count=3"], "min_count=3 has no effect"),
         (["loss.doubly_stochastic=1", "head.attention=none"], "loss.doubly_stochastic"),
         (["loss.sampling=0.5", "loss.name=self_critical", "captions=1"], "loss.sampling=0.5 has no effect"),
         (["loss.entropy=0.1"], "loss.entropy"),
