@@ -51,6 +51,7 @@ class CaptionLossConfig:
     reinforce: float = 1.0  # words, hard attention: weight of what teaches it where to look
     entropy: float = 0.002  # words, hard attention: weight of the entropy of its places
     samples: int = 5  # self_critical: sentences written for each input
+    temperature: float = 1.0  # self_critical: at which they are drawn; label smoothing leaves wild ones at 1
 
 
 @dataclass
@@ -120,6 +121,11 @@ def check(cfg: Captioning) -> None:
         most = 1 if key in ("loss.smoothing", "loss.sampling") else math.inf
         if not 0 <= given[key] <= most:
             raise ConfigError(f"{key} must be at least 0{' and at most 1' * (most == 1)}: got {given[key]}.")
+    if cfg.loss.samples < 2 or cfg.loss.temperature <= 0:
+        raise ConfigError(
+            "loss.samples must be at least 2, each is compared with the others, and loss.temperature positive: got "
+            f"{cfg.loss.samples} and {cfg.loss.temperature}."
+        )
     decoding = vars(cfg.decoding).copy()
     length_rule(decoding.pop("length"))
     check_search(**decoding)
@@ -155,7 +161,7 @@ def idle(cfg: Captioning) -> list[str]:
     if cfg.head.attention == "none":
         keys += ["head.ask", "head.gate", "head.see_dim", "head.positions", "loss.doubly_stochastic"]
     if cfg.loss.name == "words":
-        return [*keys, "loss.samples"]
+        return [*keys, "loss.samples", "loss.temperature"]
     return [
         *keys,
         "captions",
@@ -256,22 +262,22 @@ class SelfCritical:
     Args:
         references: sentences of each training item, as token numbers with <end>: endings must be rewarded too.
         numbers: {owner number of a batch: place in `references`}.
-        samples: sentences written for each item.
+        loss: its settings.
         length: tokens of a sentence at most.
     """
 
-    def __init__(self, references: list[list[list[int]]], numbers: Mapping[int, int], samples: int, length: int):
-        if samples < 2:
-            raise ValueError(f"loss.samples must be at least 2, each is compared with the others: got {samples}.")
-        self.cider, self.numbers, self.samples, self.length = Cider(references), numbers, samples, length
+    def __init__(
+        self, references: list[list[list[int]]], numbers: Mapping[int, int], loss: CaptionLossConfig, length: int
+    ):
+        self.cider, self.numbers, self.loss, self.length = Cider(references), numbers, loss, length
 
     def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
         """{"self_critical_loss": (), "reward": ()}."""
-        told = model(batch, samples=self.samples, length=self.length)
+        told = model(batch, samples=self.loss.samples, length=self.length, temperature=self.loss.temperature)
         inputs = len(told.tokens)
-        items = [self.numbers[owner] for owner in batch["owner"][:, 0].tolist() for _ in range(self.samples)]
+        items = [self.numbers[owner] for owner in batch["owner"][:, 0].tolist() for _ in range(self.loss.samples)]
         rewards = self.cider.score([ended(row) for row in told.tokens[:, :, 1:].flatten(0, 1).tolist()], items)
-        reward = torch.from_numpy(rewards).to(told.log_prob).view(inputs, self.samples)  # (B, K)
+        reward = torch.from_numpy(rewards).to(told.log_prob).view(inputs, self.loss.samples)  # (B, K)
         sums = sentence_sums(told.log_prob, told.sentence, reward.numel()).view_as(reward)  # (B, K)
         loss = self_critical(sums, reward, len(told.sentence))
         return {"self_critical_loss": loss, "reward": reward.mean()}

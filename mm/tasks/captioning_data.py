@@ -71,4 +71,4 @@ def objective(model: CaptionModel, items: Sequence[Item], cfg: Captioning) -> Wo
     for number, item in enumerate(described(items, model.modality)):
         numbers[stable_id(item.owner)] = number
         references.append([model.head.encode(text, cfg.decoding.max_length)[1:].tolist() for text in item.text])
-    return SelfCritical(references, numbers, cfg.loss.samples, cfg.decoding.max_length)
+    return SelfCritical(references, numbers, cfg.loss, cfg.decoding.max_length)

@@ -15,7 +15,7 @@ from mm.data.item import Source
 from mm.features import Features
 from mm.heads import Caption, Captioner
 from mm.heads.captioner import BEAM, LENGTH_RULE, MAX_LENGTH
-from mm.heads.decoding import padded, sample
+from mm.heads.decoding import NEVER, padded, sample
 from mm.losses import sentence_sums
 
 BASELINE_DECAY = 0.9  # of hard attention (Xu et al. 2015, section 4.1)
@@ -84,7 +84,14 @@ class CaptionModel(nn.Module):
         """Features of what a batch holds."""
         return self.encoder(inputs.values, inputs.lengths, from_trunk=self.cached)
 
-    def forward(self, batch: Mapping[str, Inputs], sampling: float = 0.0, samples: int = 0, length: int = 0) -> Told:
+    def forward(
+        self,
+        batch: Mapping[str, Inputs],
+        sampling: float = 0.0,
+        samples: int = 0,
+        length: int = 0,
+        temperature: float = 1.0,
+    ) -> Told:
         """What the model says of the sentences of a batch, or of `samples` sentences that it writes itself.
 
         Args:
@@ -92,16 +99,20 @@ class CaptionModel(nn.Module):
             sampling: see `Captioner.forward`.
             samples: sentences to write for each input; 0 = read those of the batch.
             length: most tokens of a sentence that is written.
+            temperature: at which it is written; `log_prob` is then that of this very way of writing, in which <unk> and
+                the like have no share. Else learning from such sentences would drift towards them.
         """
         features = self.features(batch[self.modality])
         if samples:
-            tokens, lengths = self.written(features, samples, length)
+            tokens, lengths = self.written(features, samples, length, temperature)
         else:
             tokens, lengths = grouped(batch["text"], len(features.map))
         forced = self.head(features, tokens, lengths, sampling)
         targets = tokens[:, :, 1:].flatten(0, 1)[forced.sentence, forced.position]  # (M,)
-        picked = forced.logits.float().gather(-1, targets[:, None]).squeeze(-1)  # (M,)
-        log_prob = picked - forced.logits.float().logsumexp(-1)  # (M,)
+        logits = forced.logits.float()  # (M, V)
+        if samples:
+            logits = logits.index_fill(1, torch.tensor(NEVER, device=logits.device), float("-inf")) / temperature
+        log_prob = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)  # (M,)
         mask = features.mask.repeat_interleave(tokens.shape[1], dim=0)  # (C, N)
         baseline = self.head.baseline.clone()
         if self.training and forced.place_log_prob is not None:
@@ -121,13 +132,13 @@ class CaptionModel(nn.Module):
         )
 
     @torch.no_grad()
-    def written(self, features: Features, count: int, length: int) -> tuple[Tensor, Tensor]:
+    def written(self, features: Features, count: int, length: int, temperature: float) -> tuple[Tensor, Tensor]:
         """Tokens (B, count, L) and their number (B, count) of sentences drawn from the model as it is in eval mode."""
         training = self.head.training
         self.head.eval()
         memory = self.head.memory(features)
         start = self.head.decoder.start(memory)
-        drawn = sample(self.head.decoder.step, start, memory, count=count, max_length=length)
+        drawn = sample(self.head.decoder.step, start, memory, count=count, max_length=length, temperature=temperature)
         self.head.train(training)
         return padded(drawn)
 

@@ -119,6 +119,21 @@ def test_self_critical_training_raises_the_reward(captioning_run: Path, config, 
     assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 0.2
 
 
+def test_a_sentence_of_its_own_has_the_log_probability_it_was_drawn_with(config, items) -> None:
+    """Had <unk> a share, which is never written, every unlucky sentence would move the model towards it."""
+    cfg = config("loss.name=self_critical", "captions=1")
+    torch.manual_seed(0)
+    model = build_model(cfg, data.sentences(items)).eval()
+    with torch.no_grad():
+        model.head.decoder.output.bias[[0, 1, 3]] = 60.0
+        told = model(batch_of(items, model, cfg), samples=3, length=8, temperature=0.5)
+    assert told.log_prob.min() > -12
+    seen = told.logits.clone()
+    seen[:, [0, 1, 3]] = float("-inf")
+    expected = (2 * seen).log_softmax(1).gather(1, told.targets[:, None]).squeeze(1)
+    torch.testing.assert_close(told.log_prob, expected)
+
+
 def test_the_reward_is_the_cider_of_what_was_written_with_its_ending(config, items) -> None:
     cfg = config("loss.name=self_critical", "loss.samples=2", "captions=1")
     torch.manual_seed(0)
