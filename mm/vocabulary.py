@@ -12,6 +12,7 @@ from mm.files import write_json
 
 PAD, START, END, UNK = range(4)
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
+NEVER = (PAD, START, UNK)  # no sentence that a model writes holds these
 WORD_STD = 0.1  # Adam moves a number by the rate a step at most: words that start at 1 stay what they were drawn as
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4\u0060\uff07", "'"))

@@ -38,7 +38,7 @@ def main() -> None:
         parser.error("--mode is for --grid")
     start_logging(stream=sys.stderr)
     keep_freed_memory()
-    model, cfg = captioning.load(arguments.run)
+    model, cfg = captioning.load(arguments.run, ["loop.device="])
     modality = "audio" if arguments.audio else "image"
     if modality != model.modality:
         raise ValueError(f"{arguments.run} describes {model.modality}: got {modality} files. Use a run that does.")

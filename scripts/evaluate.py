@@ -78,9 +78,8 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
     if arguments.ensemble:
         raise ValueError("--ensemble averages the cosines of retrieval runs: this is a captioning run. Leave it out.")
     model, cfg = captioning.load(arguments.run, arguments.settings)
-    captioning.check(cfg)  # before anything is described
     train, items = (
-        captioning_data.described(data.load(cfg.data, split, cfg.seed), cfg.modality)
+        captioning_data.described(data.load(cfg.data, split, cfg.seed), cfg.modality, training=split == "train")
         for split in ("train", arguments.split)
     )
     told = captioning_scores.describe_items(model, items, cfg)

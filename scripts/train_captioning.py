@@ -35,8 +35,10 @@ def main() -> None:
     device = distributed.init(cfg.loop.device)
     start_logging()
     seed_everything(cfg.seed)
-    splits = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
-    train, val, test = (captioning_data.described(items, cfg.modality) for items in splits)
+    train, val, test = (
+        captioning_data.described(data.load(cfg.data, split, cfg.seed), cfg.modality, training=split == "train")
+        for split in ("train", "val", "test")
+    )
     model = captioning.build_model(cfg, data.sentences(train)).to(device)
     batches = captioning_data.training_batches(model, train, cfg)
     start_logging(out=cfg.out)  # once there is something to train

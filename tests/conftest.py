@@ -163,7 +163,6 @@ def tiny_captioning(own_table: Path, tmp_path_factory: pytest.TempPathFactory) -
         "data.batch_size=8",
         f"data.cache={tmp_path_factory.mktemp('caption_cache')}",
         "encoder.image.size=32",
-        "encoder.audio.width=4",
         "optim.lr=5e-3",
         "loop.steps=60",
         "loop.checkpoint_every=10",

@@ -208,7 +208,7 @@ def test_a_table_without_sentences(script, tiny_captioning, tmp_path: Path, own_
     rows = [f"{split}-1,{split},{picture(own_table)}" for split in ("train", "val", "test")]
     table = write(tmp_path / "mute.csv", "\n".join(["id,split,image", *rows, ""]))
     answer = script("train_captioning", *tiny_captioning, f"data.file={table}", f"out={tmp_path / 'run'}")
-    assert_clean(answer, "captioning needs items with image and sentences: none of 1 has both")
+    assert_clean(answer, "captioning needs items with image and sentences: 0 of 1 have both")
 
 
 def test_a_damaged_picture_while_training(script, tiny_captioning, own_table: Path, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_what_is_not_the_runs_own_evaluation_is_not_kept(script, captioning_run:
         (("decoding.length=mean",), "the length rule must be none, avg or wu:<a>"),
         (("head.hidden=8",), "loop.device can be changed: got head.hidden=8"),
         (("init=elsewhere",), "loop.device can be changed: got init=elsewhere"),
-        (("data.eval_views=2",), "data.eval_views=2 has no effect here: leave it at 1"),
+        (("data.eval_views=2",), "data.eval_views=2 has no effect here: leave out, or give data.eval_views=1"),
         (("data.file=nothing.csv",), "nothing.csv must be"),
         (("data.name=flickr8k", "data.root=nothing"), "must hold"),
         (("--ensemble", "other"), "--ensemble averages the cosines of retrieval runs: this is a captioning run"),

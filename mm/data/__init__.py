@@ -13,7 +13,19 @@ from mm.data.audio_captions import audiocaps, clotho
 from mm.data.cache import Cache, DamagedCacheError, cached
 from mm.data.collate import Inputs, collate
 from mm.data.frozen import caches
-from mm.data.gallery import Entry, Prepared, folder, gallery, prepared, readable, sentences, stable_id, text_key, unique
+from mm.data.gallery import (
+    Entry,
+    Prepared,
+    folder,
+    gallery,
+    prepared,
+    readable,
+    sentences,
+    stable_id,
+    text_key,
+    texts,
+    unique,
+)
 from mm.data.item import MODALITIES, Item, Items, UnreadableError, data_root, parts
 from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
 from mm.data.loader import Batches
@@ -22,6 +34,7 @@ from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
 from mm.data.synthetic import Scenes
 from mm.data.table import table
+from mm.data.voices import SAMPLE_RATE
 from mm.naming import known
 
 __all__ = [
@@ -41,6 +54,7 @@ __all__ = [
     "audiocaps",
     "cached",
     "caches",
+    "check_sample_rate",
     "clotho",
     "coco",
     "collate",
@@ -59,6 +73,7 @@ __all__ = [
     "stable_id",
     "table",
     "text_key",
+    "texts",
     "unique",
 ]
 
@@ -90,6 +105,19 @@ READERS: dict[str, Reader] = {
     "synthetic": _synthetic,
     "table": _table,
 }
+
+
+def check_sample_rate(name: str, rate: int) -> None:
+    """Reject an encoder that would take the embedded world's sounds for faster or slower ones.
+
+    Raises:
+        ValueError: it reads at another rate.
+    """
+    if name == "synthetic" and rate != SAMPLE_RATE:
+        raise ValueError(
+            f"the embedded world sounds at {SAMPLE_RATE} Hz: got encoder.audio.sample_rate={rate}. Leave it at "
+            f"{SAMPLE_RATE}."
+        )
 
 
 def load(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:

@@ -73,12 +73,18 @@ def gallery(items: Iterable[Item], modality: str) -> list[Entry]:
     return entries
 
 
-def sentences(items: Sequence[Item]) -> Iterator[str]:
-    """Every sentence of a split, without drawing pictures where they are drawn when asked for."""
+def texts(items: Sequence[Item]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Owner and sentences of every item, without drawing pictures where they are drawn when asked for."""
     if isinstance(items, Scenes):
-        yield from (caption.text for i in range(len(items)) for caption in items.captions(i))
+        for i in range(len(items)):
+            yield items.name(i), tuple(caption.text for caption in items.captions(i))
     else:
-        yield from (text for item in items for text in item.text)
+        yield from ((item.owner, item.text) for item in items)
+
+
+def sentences(items: Sequence[Item]) -> Iterator[str]:
+    """Every sentence of a split."""
+    return (text for _, said in texts(items) for text in said)
 
 
 def shown(source: Source) -> dict[str, str]:

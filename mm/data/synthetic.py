@@ -129,9 +129,13 @@ class Scenes(Sequence[Item]):
             ],
             "sounding": heard,  # places in "objects", in the order in which they are heard
         }
-        name = f"{self.split}-{index % self.n:05d}"
+        name = self.name(index)
         text = tuple(caption.text for caption in self.captions(index))
         return Item(name, name, (image,), text, (wave,), meta)
+
+    def name(self, index: int) -> str:
+        """Id and owner of item `index`."""
+        return f"{self.split}-{self._checked(index):05d}"
 
     def scene(self, index: int) -> Scene:
         """What scene `index` holds, from left to right."""

@@ -8,7 +8,7 @@ torch.Size([2, 300])
 from mm.encoders.adapters import TorchvisionEncoder
 from mm.encoders.audio import AUDIO_ENCODERS, AudioEncoder, audio_encoder
 from mm.encoders.encoder import WEIGHTS_FILE, Encoder, load_weights
-from mm.encoders.folders import DESCRIPTION_FILE, build, describe, find, load, verify
+from mm.encoders.folders import DESCRIPTION_FILE, build, describe, find, load, read_json, verify
 from mm.encoders.image import IMAGE_ENCODERS, ImageEncoder, image_encoder
 from mm.encoders.settings import by_settings
 from mm.encoders.text import TEXT_ENCODERS, TextEncoder, text_encoder
@@ -35,6 +35,7 @@ __all__ = [
     "image_encoder",
     "load",
     "load_weights",
+    "read_json",
     "text_encoder",
     "verify",
 ]

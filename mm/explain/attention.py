@@ -58,7 +58,6 @@ class Looked(NamedTuple):
         attention: (L, N), rows sum to 1; None where the captioner has no attention.
         grid: (H, W), (F, frames) with the lowest band first, or (frames,); its product is N.
         title: a line below the sentence.
-        frames: how many of a sound's frames are real: the others, at the end, are padding and not drawn. None = all.
     """
 
     source: Any
@@ -67,7 +66,6 @@ class Looked(NamedTuple):
     attention: np.ndarray | None
     grid: tuple[int, ...]
     title: str = ""
-    frames: int | None = None
 
 
 class Entry(NamedTuple):
@@ -126,32 +124,28 @@ def upsample(
 # One picture --------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(
-    rows: Sequence[Looked], path: str | Path, mode: Mode = "bilinear", columns: int | None = None
-) -> Path:
+def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilinear") -> Path:
     """Draw sentences below one another: the heading, the picture, and a cell for each word, lit where it looked.
 
     Args:
         rows: at least one.
         path: of the PNG; written beside and renamed.
         mode: of `upsample`.
-        columns: most words in a line; None = 10.
 
     Raises:
         ValueError: no rows, attention that does not fit its words and grid, or more rows than a picture can hold.
     """
     known(mode, MODES, "mode")
-    columns = MOST_CELLS if columns is None else columns
-    if not rows or columns < 1:
-        raise ValueError(f"a picture needs one sentence and one column at least: got {len(rows)} and {columns}.")
-    longest = max(min(columns, 0 if row.attention is None else len(row.words)) for row in rows)
+    if not rows:
+        raise ValueError("a picture needs at least one sentence: got none.")
+    longest = max(min(MOST_CELLS, 0 if row.attention is None else len(row.words)) for row in rows)
     width = MARGIN_IN + max(1 + longest, LEAST_CELLS) * (CELL_IN + GAP_IN)
     figure = Figure(dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))  # its units are inches from the top left corner
     axes.set_axis_off()
     down = MARGIN_IN
     for row in rows:
-        down = _draw_row(axes, _checked(row), down, width, mode, columns) + 2 * MARGIN_IN
+        down = _draw_row(axes, _checked(row), down, width, mode) + 2 * MARGIN_IN
     axes.text(MARGIN_IN, down, f"{mode} over the cells; light relative to each word's brightest place", **TEXT)
     height = down + MARGIN_IN
     if height * DPI > HIGHEST_PX:
@@ -172,7 +166,7 @@ def draw_attention(
     return path
 
 
-def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode, columns: int) -> float:
+def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode) -> float:
     """Draw one sentence from `down` inches on; returns where it ends."""
     letters = int((width - 2 * MARGIN_IN) / LETTER_IN)
     for text, weight in ((" ".join(row.words) or "(no words)", "bold"), (row.title, "normal")):
@@ -187,7 +181,7 @@ def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode, col
         weight_map = upsample(weight_of.ravel(), weight_of.shape, picture.shape[:2], mode)  # (h, w)
         cells.append((word if len(word) <= 15 else word[:14] + "…", _lit(picture, weight_map)))
     for number, (word, pixels) in enumerate(cells):
-        below, column = divmod(max(number - 1, 0), columns)
+        below, column = divmod(max(number - 1, 0), MOST_CELLS)
         centre = MARGIN_IN + (column + (number > 0)) * (CELL_IN + GAP_IN) + CELL_IN / 2
         top = down + below * (WORD_IN + height + GAP_IN) + WORD_IN
         axes.text(centre, top - 0.04, word, ha="center", va="bottom", **TEXT)
@@ -270,12 +264,12 @@ def _picture(looked: Looked) -> np.ndarray:
 
 
 def _weights(looked: Looked) -> np.ndarray:
-    """(L, H, W) the weights as they lie over the picture, its top row first, without padding; (0, 1, 1) for none."""
+    """(L, H, W) the weights as they lie over the picture, its top row first; (0, 1, 1) for none."""
     if looked.attention is None:
         return np.zeros((0, 1, 1), np.float32)
     grid = (1, *looked.grid) if len(looked.grid) == 1 else looked.grid
     cells = np.asarray(looked.attention, dtype=np.float32).reshape(len(looked.words), *grid)  # (L, H, W)
-    return cells[:, ::-1, : looked.frames] if looked.modality == "audio" else cells  # (L, H, W)
+    return cells[:, ::-1] if looked.modality == "audio" else cells  # (L, H, W)
 
 
 def _checked(looked: Looked) -> Looked:
@@ -285,14 +279,9 @@ def _checked(looked: Looked) -> Looked:
         ValueError: it does not; the message names the sentence.
     """
     known(looked.modality, MODALITIES, "modality")
-    sentence = " ".join(looked.words)
-    if looked.frames is not None and (looked.modality != "audio" or not 1 <= looked.frames <= looked.grid[-1]):
-        raise ValueError(
-            f"frames must count those of a sound's grid {looked.grid}: got {looked.frames} of {sentence!r}."
-        )
     if looked.attention is None:
         return looked
-    attention = np.asarray(looked.attention, dtype=np.float32)
+    sentence, attention = " ".join(looked.words), np.asarray(looked.attention, dtype=np.float32)
     expected = (len(looked.words), int(np.prod(looked.grid)))
     if attention.shape != expected or len(looked.grid) > 2 or (looked.modality == "image" and len(looked.grid) != 2):
         raise ValueError(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mm.features import Features
+from mm.heads.decoder import Forced, Memory
 from mm.heads.decoding import Written, beam_search, sample
-from mm.heads.lstm_decoder import Forced, LSTMDecoder, Memory
+from mm.heads.lstm_decoder import LSTMDecoder
 from mm.heads.transformer_decoder import TransformerDecoder
 from mm.naming import known
 from mm.vocabulary import END, START, Vocabulary
@@ -128,7 +129,7 @@ class Captioner(nn.Module):
         Raises:
             ValueError: the sentence has no word.
         """
-        return torch.tensor([START, *self.vocabulary.encode(sentence)[: max_length - 1], END])
+        return encoded(sentence, self.vocabulary, max_length)
 
     def forward(self, features: Features, tokens: Tensor, lengths: Tensor, sampling: float = 0.0) -> Forced:
         """What the decoder says of known sentences: K for each of B inputs, see `LSTMDecoder.forced`."""
@@ -147,7 +148,7 @@ class Captioner(nn.Module):
                 f"{features.map.shape[-1]} and {features.vector.shape[-1]}. Use the encoder this captioner was "
                 "trained with."
             )
-        return self.decoder.memory(features)
+        return self.decoder.memory(features.to(self.baseline.device))
 
     @torch.no_grad()
     def caption(
@@ -215,3 +216,8 @@ class Captioner(nn.Module):
             text, log_probs = self.vocabulary.decode(tokens), one.log_probs.float().cpu()  # (L,)
             captions.append(Caption(text, words, log_probs, attention, grid, one.score))
         return captions
+
+
+def encoded(sentence: str, vocabulary: Vocabulary, max_length: int) -> Tensor:
+    """What `Captioner.encode` gives, without a captioner: loading processes have none."""
+    return torch.tensor([START, *vocabulary.encode(sentence)[: max_length - 1], END])  # (L,)

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mm.heads.lstm_decoder import Memory, State
-from mm.vocabulary import END, PAD, START, UNK
+from mm.heads.decoder import Memory, State
+from mm.vocabulary import END, NEVER, PAD, START
 
 Step = Callable[[Tensor, State, Memory], tuple[Tensor, State, Tensor | None]]
-NEVER = (PAD, START, UNK)  # no sentence that is written holds these
 
 
 class Written(NamedTuple):

@@ -1,15 +1,9 @@
-"""Sentences from places: the LSTM of Show and Tell (Vinyals et al. 2015) and Show, Attend and Tell (Xu et al. 2015).
-
-A decoder writes K sentences for each of B inputs at a time: captions of one picture that training knows, or the
-hypotheses of a beam. What it keeps of the inputs is a `Memory` of B rows, however many sentences are written; what it
-keeps of a sentence is a `State`, tensors (B, K, ...). Training, greedy decoding, sampling and beam search all go
-through the same arithmetic: `step` makes one word, `forced` all words of known sentences.
-"""
+"""Sentences from places: the LSTM of Show and Tell (Vinyals et al. 2015) and Show, Attend and Tell (Xu et al. 2015)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,55 +11,15 @@ from torch.nn import functional
 
 from mm.features import Features, coordinates, masked_mean, masked_softmax
 from mm.heads.additive_attention import grown, place_scores
+from mm.heads.decoder import Forced, Memory, State
 from mm.naming import known
-from mm.vocabulary import PAD, WORD_STD
+from mm.vocabulary import NEVER, PAD, WORD_STD
 
 ATTENTIONS = ("none", "soft", "hard")
 GATES = ("none", "scalar", "vector")
 ASKS = ("state", "word")
 HARD_TESTS = ("argmax", "expected")
 WAVES = 4  # wavelengths of the code of a place: twice the grid, the grid, a half, a quarter
-
-State = tuple[Tensor, ...]
-
-
-class Memory(NamedTuple):
-    """What a decoder keeps of B inputs: everything that does not change from word to word.
-
-    Attributes:
-        values: (B, N, D) the places.
-        keys: (B, N, A) what attention compares with, computed once per input; of the LSTM decoder see `place_scores`.
-        mask: (B, N) bool, True = real place.
-        vector: (B, D_v) the whole input.
-    """
-
-    values: Tensor
-    keys: Tensor
-    mask: Tensor
-    vector: Tensor
-
-    def rows(self, index: Tensor | slice) -> Memory:
-        """The memory of some of the inputs."""
-        return Memory(*(part[index] for part in self))
-
-
-class Forced(NamedTuple):
-    """What a decoder says of known sentences: M words in all, none of them padding.
-
-    Attributes:
-        logits: (M, V) of each word, given those before it.
-        sentence: (M,) int64, which of the B * K sentences a word belongs to.
-        position: (M,) int64, its place there, 0 for the first.
-        attention: (M, N) where the decoder looked; None without attention.
-        place_log_prob: (M,) log-probability of the place that hard attention drew, 0 where it took the expectation;
-            None for other kinds.
-    """
-
-    logits: Tensor
-    sentence: Tensor
-    position: Tensor
-    attention: Tensor | None
-    place_log_prob: Tensor | None
 
 
 class LSTMDecoder(nn.Module):
@@ -83,13 +37,15 @@ class LSTMDecoder(nn.Module):
         gate: how much of what it sees comes through: "scalar", one number a word (Xu et al., section 4.2.1);
             "vector", a number for each channel; "none", all of it.
         deep_output: the previous word and what was seen speak in the next word too (Xu et al., eq. 7).
+        see_dim: numbers that every place is projected to before anything else; 0 = they are taken as they are.
+        positions: add a code of where a place lies to it.
         word_dim: numbers of a word embedding.
         hidden: H, numbers of the LSTM's state, of the keys and of the output.
         dropout: share of the word embeddings and of the output's input hidden while training.
         hard_test: what hard attention does outside of training: "argmax" takes the likeliest place, "expected" the
             weighted mean.
-        hard_expected: share of the words for which hard attention takes the weighted mean in training (Xu et al.,
-            section 4.1: half of them, to lower the variance).
+        hard_expected: share of the words for which hard attention takes the weighted mean in training, to lower the
+            variance (Xu et al., section 4.1, do so for half of the inputs).
 
     Raises:
         ValueError: an unknown kind.
@@ -207,7 +163,8 @@ class LSTMDecoder(nn.Module):
         steps = (lengths - 1).clamp_min(0)  # (B, K) words to predict
         order = steps.amax(dim=1).argsort(descending=True, stable=True)  # (B,) the longest first
         memory, tokens, steps = memory.rows(order), tokens[order], steps[order]
-        still = [int((steps.amax(dim=1) > t).sum()) for t in range(int(steps.max()))]  # inputs that go on at step t
+        longest = steps.amax(dim=1).tolist()  # B, falling
+        still = [sum(words > t for words in longest) for t in range(longest[0])]  # inputs that go on at step t
         state = tuple(part.expand(-1, sentences, -1) for part in self.start(memory))  # (B, K, H) each
         words = self.dropout(self.embedding(tokens[:, :, : len(still)]))  # (B, K, T, W)
         spoken = self.from_word(words)  # (B, K, T, 4 H or 5 H)
@@ -242,8 +199,9 @@ class LSTMDecoder(nn.Module):
         """A word (b, K) drawn from what the step before would say, without gradient."""
         with torch.no_grad():
             hidden, seen = made[0][:rows], None if made[1] is None else made[1][:rows]
-            probabilities = self.logits(word, hidden, seen).float().softmax(-1)  # (b, K, V)
-            return probabilities.flatten(0, 1).multinomial(1).view(word.shape[:2])  # (b, K)
+            logits = self.logits(word, hidden, seen).float()  # (b, K, V)
+            logits[..., list(NEVER)] = float("-inf")
+            return logits.softmax(-1).flatten(0, 1).multinomial(1).view(word.shape[:2])  # (b, K)
 
     def advance(
         self, said: Tensor, state: State, memory: Memory
@@ -309,7 +267,11 @@ def position_code(features: Features) -> Tensor:
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden and cell state (..., H) of an LSTM from the sums at its gates (..., 4 H): input, forget, cell, output."""
+    """Hidden and cell state (..., H) of an LSTM from the sums at its gates (..., 4 H): input, forget, cell, output.
+
+    In float32 at least: under autocast the cell, a running sum, would lose all that is small beside it.
+    """
+    gates, cell = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (gates, cell))
     enter, forget, new, leave = gates.chunk(4, dim=-1)  # (..., H) each
     cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()  # (..., H)
     return leave.sigmoid() * cell.tanh(), cell

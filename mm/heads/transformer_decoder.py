@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm.features import Features, masked_softmax
-from mm.heads.lstm_decoder import Forced, Memory, State
+from mm.heads.decoder import Forced, Memory, State
 from mm.vocabulary import PAD, WORD_STD
 
 
@@ -55,7 +55,7 @@ class TransformerDecoder(nn.Module):
         return (memory.keys.new_zeros(len(memory.keys), 1, 0, memory.keys.shape[-1]),)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        """One word further, see `LSTMDecoder.step`; the state keeps every word's keys and values."""
+        """One word further, see `mm.heads.decoder`; the state keeps every word's keys and values."""
         (past,) = state  # (B, K, t, blocks * 2 H)
         x = self.embedded(token[:, :, None], past.shape[2])  # (B, K, 1, H)
         x, new, alpha = self.run(x, past, memory)

@@ -65,7 +65,8 @@ def hard_attention(
 
 def entropy(attention: Tensor) -> Tensor:
     """Mean entropy of the weights of the places, in nats: (M, N) -> ()."""
-    return -torch.special.xlogy(attention, attention).sum(dim=-1).mean()
+    least = torch.finfo(attention.dtype).tiny  # at 0 the logarithm has no gradient
+    return -(attention * attention.clamp_min(least).log()).sum(dim=-1).mean()
 
 
 def self_critical(log_prob: Tensor, reward: Tensor, words: int) -> Tensor:

@@ -43,7 +43,8 @@ class Scores(NamedTuple):
 
     Attributes:
         corpus: {name: number} of the whole set.
-        each: {name: (n,) float64} of each caption, for "BLEU-4", "ROUGE-L", "CIDEr" and "CIDEr-D".
+        each: {name: (n,) float64} of each caption, for "BLEU-1" to "BLEU-4" (its own: their mean is not that of the
+            corpus), "ROUGE-L", "CIDEr" and "CIDEr-D".
         ids: the n images, in the order of `each`.
     """
 
@@ -84,7 +85,7 @@ def evaluate(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]
     corpus, bleu = _bleu(sentences, owners, cider.ngrams)
     rouge = np.array([_rouge(words, theirs) for words, theirs in zip(sentences, owners, strict=True)])  # (n,)
     consensus = cider.score(sentences, np.arange(len(sentences)))  # (n,)
-    each = {"BLEU-4": bleu, "ROUGE-L": rouge, "CIDEr": consensus, "CIDEr-D": consensus}
+    each = bleu | {"ROUGE-L": rouge, "CIDEr": consensus, "CIDEr-D": consensus}
     corpus |= {name: float(each[name].mean()) for name in ("ROUGE-L", "CIDEr", "CIDEr-D")}
     return Scores(corpus, each, list(hypotheses))
 
@@ -130,8 +131,8 @@ def _near(image: Any, images: Iterable) -> str:
 
 def _bleu(
     captions: list[Tokens], references: list[list[Tokens]], ngrams: NGrams
-) -> tuple[dict[str, float], np.ndarray]:
-    """BLEU of the corpus by name, with the ratio of lengths, and (n,) BLEU-4 of each caption.
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """BLEU of the corpus by name, with the ratio of lengths, and (n,) of each caption by name.
 
     Args:
         captions: n captions.
@@ -159,7 +160,8 @@ def _bleu(
     corpus = {f"BLEU-{n + 1}": float(reduced[n]) for n in range(LONGEST)}
     corpus |= {f"BLEU-{n + 1}_no_penalty": float(plain[n]) for n in range(LONGEST)}
     corpus["length_ratio"] = float(length.sum() / closest.sum())
-    return corpus, _precision(matches, total, length, closest)[1][-1]
+    of_each = _precision(matches, total, length, closest)[1]  # (4, n)
+    return corpus, {f"BLEU-{n + 1}": of_each[n] for n in range(LONGEST)}
 
 
 def _precision(

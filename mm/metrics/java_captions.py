@@ -17,7 +17,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from mm.metrics.captions import tokenized
 
@@ -30,8 +32,20 @@ class NotComputed(RuntimeError):
     """A metric that this machine cannot compute; the message is the reason."""
 
 
-def meteor(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]], limit: float = LIMIT) -> float:
-    """METEOR 1.5 of the whole set with COCO's settings, in 0..1 (Denkowski and Lavie 2014).
+class JavaScore(NamedTuple):
+    """A metric of a set of captions.
+
+    Attributes:
+        corpus: of the whole set.
+        each: (n,) float64 of each caption, in their order.
+    """
+
+    corpus: float
+    each: np.ndarray
+
+
+def meteor(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]], limit: float = LIMIT) -> JavaScore:
+    """METEOR 1.5 with COCO's settings, in 0..1 (Denkowski and Lavie 2014); that of the set is of its summed counts.
 
     Args:
         captions: {image: its caption}.
@@ -60,9 +74,9 @@ def meteor(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]],
             for image, words in hypotheses.items():
                 sentences = [" ".join(sentence) for sentence in (*targets[image], words)]
                 statistics.append(_ask(process, " ||| ".join(["SCORE", *sentences])))
-            lines = [_ask(process, " ||| ".join(["EVAL", *statistics]))]
-            lines += [_read(process) for _ in statistics]  # the score of each caption, then of all
-            return float(lines[-1])
+            each = [float(_ask(process, " ||| ".join(["EVAL", *statistics])))]
+            each += [float(_read(process)) for _ in statistics[1:]]
+            return JavaScore(float(_read(process)), np.array(each))
         except (OSError, ValueError) as error:
             process.kill()
             if time.monotonic() - begun >= limit:
@@ -77,8 +91,8 @@ def meteor(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]],
             _close(process)
 
 
-def spice(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]], limit: float = LIMIT) -> float:
-    """SPICE 1.0, the mean over captions of the F1 of their scene graphs, in 0..1 (Anderson et al. 2016).
+def spice(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]], limit: float = LIMIT) -> JavaScore:
+    """SPICE 1.0, the F1 of scene graphs, in 0..1 (Anderson et al. 2016); that of the set is the mean.
 
     Args:
         captions: {image: its caption}.
@@ -117,8 +131,9 @@ def spice(captions: Mapping[Any, str], references: Mapping[Any, Sequence[str]], 
             raise NotComputed(f"SPICE: Java does not start: {error}") from error
         if not result.is_file():
             raise NotComputed("SPICE: Java ended without an error and without a result. Try another version of Java.")
-        scores = [item["scores"]["All"]["f"] for item in json.loads(result.read_text(encoding="utf-8"))]
-    return sum(scores) / len(scores)
+        scores = {item["image_id"]: item["scores"] for item in json.loads(result.read_text(encoding="utf-8"))}
+    each = np.array([scores[number]["All"]["f"] for number in range(len(items))], np.float64)  # (n,)
+    return JavaScore(float(each.mean()), each)
 
 
 def _java(metric: str) -> str:

@@ -6,8 +6,8 @@ The settings and the training steps; the model is in `mm.tasks.captioning_model`
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mm import encoders
 from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
+from mm.data import check_sample_rate
 from mm.distributed import init
 from mm.heads import Captioner, CaptionerConfig
 from mm.heads.decoding import check_search, length_rule
@@ -29,7 +30,9 @@ from mm.tasks.captioning_model import CaptionModel, DecodingConfig, Told
 from mm.vocabulary import END, Vocabulary
 
 CAPTIONER_FILE = "captioner.json"  # in a checkpoint: what rebuilds the captioner, its words among it
-CHANGEABLE = ("data.", "decoding.", "loop.device=")  # settings that a finished run may be given anew
+CHANGEABLE = re.compile(
+    r"(data|decoding)\.|encoder\.\w+\.cache=|loop\.device="
+)  # settings that a finished run may be given anew
 
 
 @dataclass
@@ -82,22 +85,30 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
     """
     check(cfg)
     encoder = encoders.by_settings(cfg.modality, cast(Any, cfg.encoder), ())
+    if not cfg.init:
+        words = Vocabulary.build(sentences, cfg.min_count).words
+        return captioner_over(encoder, words, cfg)
+    folder = encoders.find(Path(cfg.init))
+    encoders.verify(folder)
+    model = captioner_over(encoder, read_captioner(folder)["words"], cfg)
+    encoders.load_weights(model, load_file(folder / encoders.WEIGHTS_FILE), folder / encoders.WEIGHTS_FILE)
+    return model
+
+
+def captioner_over(encoder: encoders.Encoder, words: Sequence[str], cfg: Captioning) -> CaptionModel:
+    """An encoder under the captioner that the settings ask for.
+
+    Raises:
+        ConfigError: a cache of an encoder of which nothing is frozen.
+    """
     cached = getattr(cfg.encoder, cfg.modality).cache
     if cached and not encoder.frozen:
         raise ConfigError(
             f"encoder.{cfg.modality}.cache keeps what the frozen part computes: nothing of it is frozen. Set "
             f"encoder.{cfg.modality}.freeze{' or encoder.image.train_from' if cfg.modality == 'image' else ''}."
         )
-    if cfg.init:
-        words = read_captioner(encoders.find(Path(cfg.init)))["words"]
-    else:
-        words = Vocabulary.build(sentences, cfg.min_count).words
-    model = CaptionModel(cfg.modality, encoder, Captioner(encoder.dim, encoder.vector_dim, words, cfg.head), cached)
-    if cfg.init:
-        folder = encoders.find(Path(cfg.init))
-        encoders.verify(folder)
-        encoders.load_weights(model, load_file(folder / encoders.WEIGHTS_FILE), folder / encoders.WEIGHTS_FILE)
-    return model
+    head = Captioner(encoder.dim, encoder.vector_dim, words, cfg.head)
+    return CaptionModel(cfg.modality, encoder, head, cached)
 
 
 def check(cfg: Captioning) -> None:
@@ -107,9 +118,10 @@ def check(cfg: Captioning) -> None:
         ConfigError, ValueError: there is one.
     """
     defaults, given = settings(Captioning()), settings(cfg)
-    for key in idle(cfg):
-        if given[key] != defaults[key]:
-            raise ConfigError(f"{key}={given[key]} has no effect here: leave it at {defaults[key]}.")
+    wrong = [key for key in idle(cfg) if given[key] != defaults[key]]
+    if wrong:
+        came, free = (", ".join(f"{key}={values[key]}" for key in wrong) for values in (given, defaults))
+        raise ConfigError(f"{came} {'has' if len(wrong) == 1 else 'have'} no effect here: leave out, or give {free}.")
     for key in (
         "captions",
         "loss.smoothing",
@@ -121,6 +133,10 @@ def check(cfg: Captioning) -> None:
         most = 1 if key in ("loss.smoothing", "loss.sampling") else math.inf
         if not 0 <= given[key] <= most:
             raise ConfigError(f"{key} must be at least 0{' and at most 1' * (most == 1)}: got {given[key]}.")
+    if cfg.loss.name == "self_critical" and cfg.head.attention == "hard":
+        raise ConfigError("self-critical training does not teach hard attention where to look: use soft attention.")
+    if cfg.modality == "audio":
+        check_sample_rate(cfg.data.name, cfg.encoder.audio.sample_rate)
     if cfg.loss.samples < 2 or cfg.loss.temperature <= 0:
         raise ConfigError(
             "loss.samples must be at least 2, each is compared with the others, and loss.temperature positive: got "
@@ -141,7 +157,11 @@ def settings(cfg: Any, prefix: str = "") -> dict[str, Any]:
 
 def idle(cfg: Captioning) -> list[str]:
     """The settings that captioning does not read, or does not with these others."""
+    other = "audio" if cfg.modality == "image" else "image"
     keys = ["data.eval_views", "data.eval_folds", "data.complete"]
+    keys += [key for key in settings(cfg) if key.startswith(f"encoder.{other}.")]
+    if cfg.modality != "image":
+        keys.append("data.views")
     if cfg.init:  # brings its own
         keys += ["min_count", f"encoder.{cfg.modality}.weights", f"encoder.{cfg.modality}.init"]
     if cfg.head.decoder == "transformer":
@@ -170,7 +190,7 @@ def idle(cfg: Captioning) -> list[str]:
 
 
 def read_captioner(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of its captioner.
+    """What a checkpoint says of its captioner beside its settings: {"words": [...]}.
 
     Raises:
         ValueError: it is that of another task, or damaged.
@@ -178,10 +198,7 @@ def read_captioner(folder: Path) -> dict[str, Any]:
     path = folder / CAPTIONER_FILE
     if not path.is_file():
         raise ValueError(f"{folder} must be a checkpoint of captioning: there is no {CAPTIONER_FILE}. Name another.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Take another checkpoint.") from error
+    return encoders.read_json(path)
 
 
 def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Captioning]:
@@ -197,18 +214,16 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
         ValueError: a damaged file, or a run of another task.
     """
     folder = encoders.find(Path(run))
-    changeable = (*CHANGEABLE, "encoder.image.cache=", "encoder.audio.cache=")
-    if done := [change for change in changes if not change.startswith(changeable)]:
+    if done := [change for change in changes if not CHANGEABLE.match(change)]:
         raise ConfigError(
             f"of a finished run, data.*, decoding.*, encoder.*.cache and loop.device can be changed: got "
             f"{', '.join(done)}. Leave it out, or train anew with it."
         )
-    config = read_captioner(folder)
+    words = read_captioner(folder)["words"]
     encoder = encoders.load(folder)
     cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)
-    head = Captioner(config["dim"], config["vector_dim"], config["words"], cfg.head)
-    model = CaptionModel(cfg.modality, encoder[cfg.modality], head, getattr(cfg.encoder, cfg.modality).cache)
+    model = captioner_over(encoder[cfg.modality], words, cfg)
     weights = folder / encoders.WEIGHTS_FILE
     encoders.load_weights(model, load_file(weights), weights)
     return model.to(init(cfg.loop.device)).eval(), cfg
@@ -218,11 +233,7 @@ def description(model: CaptionModel) -> dict[str, Any]:
     """What every checkpoint holds beside the weights: how to build the encoder and the captioner."""
     return {
         encoders.DESCRIPTION_FILE: encoders.describe({model.modality: model.encoder}),
-        CAPTIONER_FILE: {
-            "dim": model.head.dim,
-            "vector_dim": model.head.vector_dim,
-            "words": model.head.vocabulary.words,
-        },
+        CAPTIONER_FILE: {"words": model.head.vocabulary.words},
     }
 
 
@@ -249,7 +260,7 @@ class Words:
         if told.attention is not None and self.loss.doubly_stochastic:
             term = doubly_stochastic(told.attention, told.sentence, told.mask)
             parts["doubly_stochastic_loss"] = self.loss.doubly_stochastic * term
-        if told.place_log_prob is not None and told.attention is not None:
+        if told.place_log_prob is not None and told.log_prob is not None and told.attention is not None:
             places = hard_attention(told.log_prob, told.place_log_prob, told.sentence, told.baseline, len(told.mask))
             parts["place_loss"] = self.loss.reinforce * places
             parts["entropy_loss"] = -self.loss.entropy * entropy(told.attention)
@@ -260,20 +271,19 @@ class SelfCritical:
     """The training step on sentences of the model's own, rewarded by their CIDEr-D against the item's sentences.
 
     Args:
-        references: sentences of each training item, as token numbers with <end>: endings must be rewarded too.
-        numbers: {owner number of a batch: place in `references`}.
+        references: {owner number of a batch: its sentences, as token numbers with <end>: endings are rewarded too}.
         loss: its settings.
         length: tokens of a sentence at most.
     """
 
-    def __init__(
-        self, references: list[list[list[int]]], numbers: Mapping[int, int], loss: CaptionLossConfig, length: int
-    ):
-        self.cider, self.numbers, self.loss, self.length = Cider(references), numbers, loss, length
+    def __init__(self, references: Mapping[int, list[list[int]]], loss: CaptionLossConfig, length: int):
+        self.cider, self.loss, self.length = Cider(list(references.values())), loss, length
+        self.numbers = {owner: number for number, owner in enumerate(references)}
 
     def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
         """{"self_critical_loss": (), "reward": ()}."""
-        told = model(batch, samples=self.loss.samples, length=self.length, temperature=self.loss.temperature)
+        told: Told = model(batch, samples=self.loss.samples, length=self.length, temperature=self.loss.temperature)
+        assert told.log_prob is not None
         inputs = len(told.tokens)
         items = [self.numbers[owner] for owner in batch["owner"][:, 0].tolist() for _ in range(self.loss.samples)]
         rewards = self.cider.score([ended(row) for row in told.tokens[:, :, 1:].flatten(0, 1).tolist()], items)

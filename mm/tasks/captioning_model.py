@@ -23,12 +23,12 @@ BASELINE_DECAY = 0.9  # of hard attention (Xu et al. 2015, section 4.1)
 
 @dataclass
 class DecodingConfig:
-    """How sentences are written when the model is evaluated."""
+    """How sentences are written."""
 
     beam: int = BEAM  # sentences under way; 1 = greedy
     length: str = LENGTH_RULE  # rule by which sentences are compared: none, avg or wu:<a>
     min_length: int = 1  # words at least
-    max_length: int = MAX_LENGTH  # tokens at most, <end> among them
+    max_length: int = MAX_LENGTH  # tokens at most, <end> among them; of training sentences too
     no_repeat: int = 0  # no run of so many words twice; 0 = no such rule
 
 
@@ -36,9 +36,9 @@ class Told(NamedTuple):
     """What the model says of the M words of C sentences.
 
     Attributes:
-        logits: (M, V) of the words; of sentences that it wrote itself, none.
+        logits: (M, V) of the words.
         targets: (M,) int64 the words.
-        log_prob: (M,) of the words.
+        log_prob: (M,) of the words, where it is needed: of sentences that the model wrote, and with hard attention.
         sentence: (M,) int64, in 0..C - 1.
         mask: (C, N) bool, the real places of each sentence's input.
         attention: (M, N), or None.
@@ -49,7 +49,7 @@ class Told(NamedTuple):
 
     logits: Tensor
     targets: Tensor
-    log_prob: Tensor
+    log_prob: Tensor | None
     sentence: Tensor
     mask: Tensor
     attention: Tensor | None
@@ -104,18 +104,24 @@ class CaptionModel(nn.Module):
         """
         features = self.features(batch[self.modality])
         if samples:
+            training = self.head.training
+            self.head.eval()  # the sentences and their probabilities are of one model, without dropout
             tokens, lengths = self.written(features, samples, length, temperature)
+            forced = self.head(features, tokens, lengths)
+            self.head.train(training)
         else:
             tokens, lengths = grouped(batch["text"], len(features.map))
-        forced = self.head(features, tokens, lengths, sampling)
+            forced = self.head(features, tokens, lengths, sampling)
         targets = tokens[:, :, 1:].flatten(0, 1)[forced.sentence, forced.position]  # (M,)
-        logits = forced.logits.float()  # (M, V)
-        if samples:
-            logits = logits.index_fill(1, torch.tensor(NEVER, device=logits.device), float("-inf")) / temperature
-        log_prob = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)  # (M,)
+        log_prob: Tensor | None = None
+        if samples or forced.place_log_prob is not None:
+            logits = forced.logits.float()  # (M, V)
+            if samples:
+                logits = logits.index_fill(1, torch.tensor(NEVER, device=logits.device), float("-inf")) / temperature
+            log_prob = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)  # (M,)
         mask = features.mask.repeat_interleave(tokens.shape[1], dim=0)  # (C, N)
         baseline = self.head.baseline.clone()
-        if self.training and forced.place_log_prob is not None:
+        if self.training and forced.place_log_prob is not None and log_prob is not None:
             sums = sentence_sums(log_prob.detach(), forced.sentence, len(mask))  # (C,)
             now = sums[torch.bincount(forced.sentence, minlength=len(mask)) > 0].mean()
             self.head.baseline.lerp_(now, 1 - BASELINE_DECAY)
@@ -133,13 +139,10 @@ class CaptionModel(nn.Module):
 
     @torch.no_grad()
     def written(self, features: Features, count: int, length: int, temperature: float) -> tuple[Tensor, Tensor]:
-        """Tokens (B, count, L) and their number (B, count) of sentences drawn from the model as it is in eval mode."""
-        training = self.head.training
-        self.head.eval()
+        """Tokens (B, count, L) and their number (B, count) of sentences drawn from the model."""
         memory = self.head.memory(features)
         start = self.head.decoder.start(memory)
         drawn = sample(self.head.decoder.step, start, memory, count=count, max_length=length, temperature=temperature)
-        self.head.train(training)
         return padded(drawn)
 
     @torch.no_grad()

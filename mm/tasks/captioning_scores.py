@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from mm.metrics import Cider, captions, java_captions, ptb_tokenize
 from mm.tasks.captioning import Captioning
 from mm.tasks.captioning_data import caches
 from mm.tasks.captioning_model import CaptionModel
+
+log = logging.getLogger(__name__)
 
 CANDIDATES = 2000  # train sentences tried as the one that is said of everything
 FIRST_IMAGES = 50  # on which all of them are tried; the best are tried on all
@@ -77,15 +80,20 @@ def score(
         missing: {metric: why it is not computed}.
     """
     sentences = list(data.sentences(train))
+    if cfg.head.attention == "hard":
+        log.info("hard attention, tested by %s", cfg.head.hard_test)
     results, missing = metrics_of(told.texts, told.references)
     results |= captions.diversity(list(told.texts.values()), sentences)
     constant = best_constant(told.references, sentences, cfg.seed)
-    controls = {"constant_caption": metrics_of(dict.fromkeys(told.ids, constant), told.references)[0]}
+    controls = {}
+    controls["constant_caption"], why = metrics_of(dict.fromkeys(told.ids, constant), told.references)
+    missing |= why
     blind: Described | None = None
     if model.head.looks:
         with uniform_attention(model):
             blind = describe_items(model, items, cfg)
-        controls["mean_attention"] = metrics_of(blind.texts, blind.references)[0]
+        controls["mean_attention"], why = metrics_of(blind.texts, blind.references)
+        missing |= why
     if isinstance(items, Scenes):
         results |= score_truth(told, items, cfg)
         controls["constant_caption"] |= truths([constant] * len(items), items)
@@ -99,7 +107,7 @@ def metrics_of(texts: dict[str, str], references: dict[str, Sequence[str]]) -> t
     found, missing = captions.evaluate(texts, references).corpus, {}
     for name, metric in (("METEOR", java_captions.meteor), ("SPICE", java_captions.spice)):
         try:
-            found[name] = metric(texts, references)
+            found[name] = metric(texts, references).corpus
         except java_captions.NotComputed as reason:
             missing[name] = str(reason).removeprefix(f"{name}: ")
     return found, missing
@@ -147,7 +155,8 @@ def score_truth(told: Described, scenes: Scenes, cfg: Captioning) -> dict[str, f
     found = truths([caption.text for caption in told.captions], scenes)
     if cfg.modality == "image" and told.captions[0].attention is not None:
         hits = [hit for i, caption in enumerate(told.captions) for hit in attended(caption, scenes[i])]
-        found["attention_in_object"] = float(np.mean(hits)) if hits else 0.0
+        if hits:  # else no word names a thing, and there is nothing to look for
+            found["attention_in_object"] = float(np.mean(hits))
     return found
 
 

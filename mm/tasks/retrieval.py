@@ -21,7 +21,6 @@ from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, Optim
 from mm.config import load as read_config
 from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
-from mm.data.voices import SAMPLE_RATE
 from mm.distributed import init
 from mm.encoders.folders import read_json
 from mm.heads import JointEmbedding
@@ -213,11 +212,8 @@ def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
         raise ValueError(
             f"data.views and data.eval_views must lie in 1..{len(VIEWS)}: got {cfg.data.views}, {cfg.data.eval_views}."
         )
-    if cfg.data.name == "synthetic" and "audio" in cfg.modalities and cfg.encoder.audio.sample_rate != SAMPLE_RATE:
-        raise ValueError(
-            f"the embedded world sounds at {SAMPLE_RATE} Hz: got encoder.audio.sample_rate="
-            f"{cfg.encoder.audio.sample_rate}. Leave it at {SAMPLE_RATE}."
-        )
+    if "audio" in cfg.modalities:
+        data.check_sample_rate(cfg.data.name, cfg.encoder.audio.sample_rate)
     towers = {modality: encoders.by_settings(modality, cfg.encoder, sentences) for modality in cfg.modalities}
     return joint_model(towers, cfg)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mm.features import Features
-from mm.heads.lstm_decoder import LSTMDecoder, Memory
+from mm.heads.decoder import Memory
+from mm.heads.lstm_decoder import LSTMDecoder
 from mm.vocabulary import END, START
 
 

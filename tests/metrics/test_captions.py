@@ -117,7 +117,7 @@ def test_names_are_those_of_the_design():
     bleu = {f"BLEU-{n}" for n in (1, 2, 3, 4)}
     rest = {"ROUGE-L", "CIDEr", "CIDEr-D", "length_ratio"}
     assert set(scores.corpus) == bleu | {f"{name}_no_penalty" for name in bleu} | rest
-    assert set(scores.each) == {"BLEU-4", "ROUGE-L", "CIDEr", "CIDEr-D"}
+    assert set(scores.each) == bleu | {"ROUGE-L", "CIDEr", "CIDEr-D"}
     assert all(values.shape == (3,) and values.dtype == np.float64 for values in scores.each.values())
     assert all(type(value) is float for value in scores.corpus.values())
 
@@ -129,8 +129,10 @@ def test_equals_slow_versions_on_word_soups(seed):
     assert [scores.corpus[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(slow_bleu(said, references), rel=1e-10)
     plain = slow_bleu(said, references, penalty=False)
     assert [scores.corpus[f"BLEU-{n}_no_penalty"] for n in (1, 2, 3, 4)] == pytest.approx(plain, rel=1e-10)
-    one_by_one = [slow_bleu({name: said[name]}, references)[3] for name in said if said[name]]
-    assert scores.each["BLEU-4"][[bool(said[name]) for name in said]] == pytest.approx(one_by_one, rel=1e-10)
+    one_by_one = [slow_bleu({name: said[name]}, references) for name in said if said[name]]
+    for n, expected in enumerate(zip(*one_by_one, strict=True), start=1):
+        found = scores.each[f"BLEU-{n}"][[bool(said[name]) for name in said]]
+        assert found == pytest.approx(list(expected), rel=1e-10)
     rouge = [slow_rouge(said[name], references[name]) for name in said]
     assert scores.each["ROUGE-L"] == pytest.approx(rouge, abs=1e-12)
     split = {name: [their.split() for their in references[name]] for name in said}
@@ -158,7 +160,8 @@ def test_equals_pycocoevalcap_given_the_same_words(seed):
     scores, result = evaluate(said, references), {name: [caption] for name, caption in said.items()}
     corpus, each = bleu.compute_score(references, result, verbose=0)
     assert [scores.corpus[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(corpus, abs=1e-9)
-    assert scores.each["BLEU-4"] == pytest.approx(each[3], abs=1e-9)
+    for n in (1, 2, 3, 4):
+        assert scores.each[f"BLEU-{n}"] == pytest.approx(each[n - 1], abs=1e-9)
     for name, scorer in {"ROUGE-L": rouge, "CIDEr": cider}.items():
         corpus, each = scorer.compute_score(references, result)
         assert scores.corpus[name] == pytest.approx(corpus, abs=1e-9)

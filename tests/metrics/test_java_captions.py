@@ -109,7 +109,8 @@ def test_meteor_speaks_the_protocol_in_the_plain_locale(java, package, tmp_path,
         "case $line in SCORE*) echo 1 2 3;; *) echo 0.1; echo 0.2; echo 0.15;; esac; done\n"
     )
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    assert meteor(SAID, REFERENCES) == 0.15
+    score = meteor(SAID, REFERENCES)
+    assert score.corpus == 0.15 and score.each.tolist() == [0.1, 0.2]
     assert (tmp_path / "lines").read_text().splitlines() == [
         "SCORE ||| a man riding a horse ||| a person on a horse ||| a man on a horse",
         "SCORE ||| two dogs play in the snow ||| two dogs playing in the snow",
@@ -119,14 +120,16 @@ def test_meteor_speaks_the_protocol_in_the_plain_locale(java, package, tmp_path,
     assert options.startswith("C ") and "-stdio -l en -norm" in options and os.environ["LC_ALL"] == "de_DE.UTF-8"
 
 
-def test_spice_is_the_mean_of_the_f1_of_all_captions(java, package):
+def test_spice_is_the_mean_of_the_f1_of_all_captions_in_whatever_order_they_come(java, package):
     with_models(package)
     java(
         SCRIPT
         + 'for word in "$@"; do test "$before" = -out && out=$word; before=$word; done\n'
-        + """echo '[{"scores": {"All": {"f": 0.25}}}, {"scores": {"All": {"f": 0.5}}}]' > $out\n"""
+        + """echo '[{"image_id": 1, "scores": {"All": {"f": 0.25}}}, """
+        + """{"image_id": 0, "scores": {"All": {"f": 0.5}}}]' > $out\n"""
     )
-    assert spice(SAID, REFERENCES) == 0.375
+    score = spice(SAID, REFERENCES)
+    assert score.corpus == 0.375 and score.each.tolist() == [0.5, 0.25]
     java(f"{SCRIPT}exit 0\n")
     with pytest.raises(NotComputed, match="without a result"):
         spice(SAID, REFERENCES)
@@ -147,8 +150,8 @@ def test_input_is_checked_as_for_the_other_metrics(metric, java, package):
         metric(SAID, {1: ["a"]})
 
 
-def test_meteor_equals_the_official_number():
-    """The expected number is that of pycocoevalcap's own `Meteor` on the same words."""
+def test_meteor_equals_the_official_numbers():
+    """The expected numbers are those of pycocoevalcap's own `Meteor` on the same words."""
     pytest.importorskip("pycocoevalcap")
     if shutil.which("java") is None:
         pytest.skip("no Java")
@@ -158,4 +161,6 @@ def test_meteor_equals_the_official_number():
         2: ["two children in a caf\u00e9"],
         3: ["a cat"],
     }
-    assert meteor(said, references) == pytest.approx(0.20727778169898678, abs=1e-12)
+    score = meteor(said, references)
+    assert score.corpus == pytest.approx(0.20727778169898678, abs=1e-12)
+    assert score.each == pytest.approx([0.17548387096774196, 0.31767840221224064, 0.0], abs=1e-12)
