@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CODE = sorted([*(ROOT / "mm").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+CODE = sorted([*(ROOT / "mm").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
 LARGEST_BYTES = 100_000
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", "", ".json", ".sh", ".cfg"}
 LIBRARY = [file for file in CODE if file.is_relative_to(ROOT / "mm")]

@@ -212,8 +212,7 @@ def official_scores(
 
     truth, said = tokenised(references), tokenised({i: [caption] for i, caption in captions.items()})
     corpus, each = Bleu(4).compute_score(truth, said, verbose=0)
-    scores = {f"BLEU-{n + 1}": [corpus[n]] for n in range(4)}
-    scores["BLEU-4"] += each[3]
+    scores = {f"BLEU-{n + 1}": [corpus[n], *each[n]] for n in range(4)}
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
         mean, each = scorer.compute_score(truth, said)
         scores[name] = [mean, *each]
@@ -228,7 +227,7 @@ def bench_scores(images: int = 5000, repeats: int = 3) -> Iterator[Result]:
     cpu, _, (ours, *theirs) = alternate(repeats, *jobs)
     checks, setting = {}, f"{images} captions, 4 references each"
     if official:
-        found = {name: [ours.corpus[name], *ours.each.get(name, [])] for name in theirs[0]}
+        found = {name: [ours.corpus[name], *ours.each[name]] for name in theirs[0]}
         apart = max(abs(a - b) for name in found for a, b in zip(found[name], theirs[0][name], strict=True))
         checks = {"difference": (float(apart), 1e-9)}
         setting += "; pycocoevalcap with " + ("Java's tokeniser" if java else "OUR TOKENISER, for there is NO JAVA")
