@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 State = tuple[Tensor, ...]
@@ -56,3 +57,15 @@ class Forced(NamedTuple):
     position: Tensor
     attention: Tensor | None
     place_log_prob: Tensor | None
+
+
+def draw(probabilities: Tensor) -> Tensor:
+    """One number for each row of probabilities (..., V): (...,) int64, by one uniform number a row.
+
+    `torch.multinomial` draws V exponential numbers a row, which takes as long as all the rest of a step.
+    """
+    edges = probabilities.cumsum(-1)  # (..., V)
+    total = edges[..., -1:]  # (..., 1)
+    place = torch.rand_like(total) * total  # (..., 1)
+    place = torch.minimum(place, torch.nextafter(total, torch.zeros_like(total)))  # below the end, whatever is rounded
+    return torch.searchsorted(edges, place, right=True).squeeze(-1)  # (...,), never a word of probability 0

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mm.heads.decoder import Memory, State
+from mm.heads.decoder import Memory, State, draw
 from mm.vocabulary import END, NEVER, PAD, START
 
 Step = Callable[[Tensor, State, Memory], tuple[Tensor, State, Tensor | None]]
@@ -270,7 +270,7 @@ def sample(
             token = logits.argmax(-1)  # (B, K)
         else:
             kept = cut(logits / temperature, top_k, top_p)  # (B, K, V)
-            token = kept.softmax(-1).flatten(0, 1).multinomial(1).view(inputs, count)  # (B, K)
+            token = draw(kept.softmax(-1))  # (B, K)
         log_prob = (logits.gather(-1, token[..., None]) - total).squeeze(-1)  # (B, K)
         token = token.masked_fill(over, PAD)  # (B, K)
         history.extend(same, token, log_prob.masked_fill(over, 0.0), alpha)

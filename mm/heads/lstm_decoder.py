@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mm.features import Features, coordinates, masked_mean, masked_softmax
 from mm.heads.additive_attention import grown, place_scores
-from mm.heads.decoder import Forced, Memory, State
+from mm.heads.decoder import Forced, Memory, State, draw
 from mm.naming import known
 from mm.vocabulary import NEVER, PAD, WORD_STD
 
@@ -201,7 +201,7 @@ class LSTMDecoder(nn.Module):
             hidden, seen = made[0][:rows], None if made[1] is None else made[1][:rows]
             logits = self.logits(word, hidden, seen).float()  # (b, K, V)
             logits[..., list(NEVER)] = float("-inf")
-            return logits.softmax(-1).flatten(0, 1).multinomial(1).view(word.shape[:2])  # (b, K)
+            return draw(logits.softmax(-1))  # (b, K)
 
     def advance(
         self, said: Tensor, state: State, memory: Memory

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from mm.heads import beam_search, sample
+from mm.heads.decoder import draw
 from mm.heads.decoding import Written, cut, length_rule, padded
 from mm.vocabulary import END, PAD, START
 from tests.heads.plain import Table, brute_force
@@ -180,6 +181,16 @@ def test_sentences_are_drawn_with_the_models_probabilities() -> None:
         assert one.score == pytest.approx(float(one.log_probs.sum()), abs=1e-5)
         assert (one.tokens == END).sum() == int(one.finished)
         assert len(one.attention) == len(one.tokens)
+
+
+def test_draws_follow_the_probabilities_and_never_hit_zero() -> None:
+    torch.manual_seed(0)
+    shares = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0], [0.5, 0.0, 0.0, 0.0, 1.5]])  # need not sum to one
+    drawn = draw(shares.expand(20000, 2, 5))
+    for row, expected in zip(drawn.unbind(1), ([0, 0.25, 0, 0.75, 0], [0.25, 0, 0, 0, 0.75]), strict=True):
+        counts = torch.bincount(row, minlength=5) / 20000
+        torch.testing.assert_close(counts, torch.tensor(expected), atol=0.015, rtol=0)
+        assert (counts > 0).tolist() == [share > 0 for share in expected]
 
 
 def test_cuts_keep_the_likeliest_words() -> None:
