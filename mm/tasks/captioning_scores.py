@@ -21,9 +21,10 @@ from mm.tasks.captioning_model import CaptionModel
 
 log = logging.getLogger(__name__)
 
-CANDIDATES = 2000  # train sentences tried as the one that is said of everything
-FIRST_IMAGES = 50  # on which all of them are tried; the best are tried on all
-FINALISTS = 10
+# How the train sentence is found that is best said of everything: each round tries what is left on so many items, and
+# keeps so many sentences; the last round is over all items.
+MOST_SENTENCES = 50_000
+ROUNDS = ((8, 2000), (50, 20))
 
 
 class Described(NamedTuple):
@@ -84,7 +85,7 @@ def score(
         log.info("hard attention, tested by %s", cfg.head.hard_test)
     results, missing = metrics_of(told.texts, told.references)
     results |= captions.diversity(list(told.texts.values()), sentences)
-    constant = best_constant(told.references, sentences, cfg.seed)
+    constant = best_constant(told.references, sentences)
     controls = {}
     controls["constant_caption"], why = metrics_of(dict.fromkeys(told.ids, constant), told.references)
     missing |= why
@@ -113,25 +114,22 @@ def metrics_of(texts: dict[str, str], references: dict[str, Sequence[str]]) -> t
     return found, missing
 
 
-def best_constant(references: dict[str, Sequence[str]], sentences: Sequence[str], seed: int) -> str:
-    """The train sentence that scores the highest CIDEr when it is said of every item.
-
-    `CANDIDATES` sentences are tried on `FIRST_IMAGES` items, the `FINALISTS` among them on all.
-    """
-    generator = np.random.default_rng(seed)
-    chosen = generator.permutation(len(sentences))[:CANDIDATES]
-    tokens = [ptb_tokenize(sentences[i]) for i in chosen]
+def best_constant(references: dict[str, Sequence[str]], sentences: Sequence[str]) -> str:
+    """The train sentence that scores the highest CIDEr when it is said of every item, found in `ROUNDS`."""
+    generator = np.random.default_rng(0)  # the same for every run on the same data
+    different = list(dict.fromkeys(sentences))
+    left = generator.permutation(len(different))[:MOST_SENTENCES].tolist()
+    tokens = {i: ptb_tokenize(different[i]) for i in left}
     cider = Cider([[ptb_tokenize(text) for text in texts] for texts in references.values()])
 
-    def means(candidates: Sequence[int], images: Sequence[int]) -> np.ndarray:
-        pairs = [tokens[candidate] for candidate in candidates for _ in images]
-        scores = cider.score(pairs, list(images) * len(candidates))  # (candidates * images,)
-        return scores.reshape(len(candidates), len(images)).mean(1)  # (candidates,)
+    def means(images: list[int]) -> np.ndarray:
+        pairs = [tokens[candidate] for candidate in left for _ in images]
+        return cider.score(pairs, images * len(left)).reshape(len(left), len(images)).mean(1)  # (candidates,)
 
-    first = generator.permutation(len(references))[:FIRST_IMAGES].tolist()
-    finalists = np.argsort(-means(range(len(tokens)), first), kind="stable")[:FINALISTS].tolist()
-    best = finalists[int(means(finalists, range(len(references))).argmax())]
-    return sentences[chosen[best]]
+    for count, kept in ROUNDS:
+        images = generator.permutation(len(references))[:count].tolist()
+        left = [left[place] for place in np.argsort(-means(images), kind="stable")[:kept]]
+    return different[left[int(means(list(range(len(references)))).argmax())]]
 
 
 @contextlib.contextmanager

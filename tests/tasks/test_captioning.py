@@ -401,7 +401,7 @@ def test_what_is_random_resumes_bit_for_bit(config, items, tmp_path: Path, chang
 def test_the_constant_caption_is_the_best_of_all_train_sentences(items) -> None:
     references = {item.id: item.text for item in items}
     sentences = list(data.sentences(items))
-    found = captioning_scores.best_constant(references, sentences, seed=0)
+    found = captioning_scores.best_constant(references, sentences)
     by_hand = {
         text: captions.evaluate(dict.fromkeys(references, text), references).corpus["CIDEr"] for text in set(sentences)
     }
