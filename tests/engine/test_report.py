@@ -57,8 +57,10 @@ def test_the_header_is_repeated_where_the_columns_change_and_nowhere_else() -> N
     [
         ("accuracy", 0.5, "50.0"),
         ("BLEU-4", 0.271, "27.1"),
-        ("CIDEr", 0.91, "0.9"),
-        ("CIDEr-D", 0.91, "0.9"),
+        ("CIDEr", 0.91, "91.0"),  # the official tool gives 0.91, papers print 91
+        ("CIDEr-D", 1.2, "120.0"),
+        ("words", 9.5, "9.5"),
+        ("vocabulary", 170, "170.0"),
         ("SI-SDRi", 12.34, "12.3"),
         ("SDRi", -0.5, "-0.5"),
         ("PESQ", 2.5, "2.5"),
@@ -79,3 +81,14 @@ def test_long_names_push_the_columns_to_the_right() -> None:
     lines = table({"accuracy": 0.5}, {"images_swapped_at_random_between_questions": {"accuracy": 0.25}}).splitlines()
     assert lines[2].startswith("  images swapped at random between questions ")
     assert len({len(line) for line in lines}) == 1
+
+
+def test_many_columns_stand_below_one_another() -> None:
+    metrics = {f"metric-{number:02d}": number / 100 for number in range(30)}
+    lines = table(metrics, {"chance": {name: 0.5 for name in list(metrics)[:3]}}).splitlines()
+    assert max(map(len, lines)) <= 110
+    titles = [name for line in lines for name in line.split() if name.startswith("metric-")]
+    assert titles == list(metrics)  # each once, in order
+    shown = [cell for line in lines if line.startswith("result") for cell in line.split()[1:]]
+    assert shown == [f"{number}.0" for number in range(30)]
+    assert [line.split()[1:] for line in lines if line.startswith("  chance")] == [["50.0"] * 3]
