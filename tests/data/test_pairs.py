@@ -143,5 +143,5 @@ def test_rejected(items, prepare):
         Pairs(items, {"images": prepare["image"]})
     with pytest.raises(ValueError, match="views must be at least 1, texts and the seed at least 0: got 0, 1 and 0"):
         Pairs(items, prepare, views=0)
-    with pytest.raises(ValueError, match="got 1 and -1"):
+    with pytest.raises(ValueError, match="got 1, 1 and -1"):
         Pairs(items, prepare, seed=-1)
