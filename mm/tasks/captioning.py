@@ -7,7 +7,6 @@ The settings and the training steps; the model is in `mm.tasks.captioning_model`
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mm import encoders
-from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig
+from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig, check_changes
 from mm.config import load as read_config
 from mm.data import check_sample_rate
 from mm.distributed import init
@@ -30,8 +29,11 @@ from mm.tasks.captioning_model import CaptionModel, DecodingConfig, Told
 from mm.vocabulary import END, Vocabulary
 
 CAPTIONER_FILE = "captioner.json"  # in a checkpoint: what rebuilds the captioner, its words among it
-CHANGEABLE = re.compile(
-    r"(data|decoding)\.|encoder\.\w+\.cache=|loop\.device="
+CHANGEABLE = (
+    "data.*",
+    "decoding.*",
+    "encoder.*.cache",
+    "loop.device",
 )  # settings that a finished run may be given anew
 
 
@@ -214,11 +216,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
         ValueError: a damaged file, or a run of another task.
     """
     folder = encoders.find(Path(run))
-    if done := [change for change in changes if not CHANGEABLE.match(change)]:
-        raise ConfigError(
-            f"of a finished run, data.*, decoding.*, encoder.*.cache and loop.device can be changed: got "
-            f"{', '.join(done)}. Leave it out, or train anew with it."
-        )
+    check_changes(changes, CHANGEABLE)
     words = read_captioner(folder)["words"]
     encoder = encoders.load(folder)
     cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])

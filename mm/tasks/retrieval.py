@@ -5,7 +5,6 @@ The settings, the model and its training step; what it reads is in `mm.tasks.ret
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm import data, encoders
-from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
+from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig, check_changes
 from mm.config import load as read_config
 from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
@@ -31,7 +30,7 @@ TASK = "retrieval"
 STATE_FILE = "state.json"  # in a checkpoint: what was trained, among others
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
-CHANGEABLE = re.compile(r"data\.|encoder\.\w+\.cache=|loop\.device=")  # settings that a finished run may be given anew
+CHANGEABLE = ("data.*", "encoder.*.cache", "loop.device")  # settings that a finished run may be given anew
 
 Pool = Literal["vector", "attention"]
 
@@ -261,11 +260,7 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
         ValueError: a damaged file, or a run of another task.
     """
     folder = encoders.find(Path(run))
-    if done := [setting for setting in settings if not CHANGEABLE.match(setting)]:
-        raise ConfigError(
-            f"of a finished run, data.*, encoder.*.cache and loop.device can be changed: got {', '.join(done)}. Leave "
-            "it out, or train anew with it."
-        )
+    check_changes(settings, CHANGEABLE)
     towers = encoders.load(folder)
     if (state := folder / STATE_FILE).is_file() and TASK not in (trained := read_json(state).get("streams", [TASK])):
         raise ValueError(
