@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, may_skip, parts
+from mm.data.asked import answer_type
+from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, Question, may_skip, parts
 from mm.naming import hint
 
-COLUMNS = ("id", "split", "owner", *MODALITIES)
+COLUMNS = ("id", "split", "owner", *MODALITIES, "question", "answer", "type", "choices")
 NUMBERED = re.compile(rf"({'|'.join(MODALITIES)})(_[0-9]+)?")  # text, text_1, text_2, ...
 
 
@@ -21,7 +22,8 @@ def table(file: Path, split: str, skip_bad: bool = False) -> Items:
 
     Columns: `id` (unique) and `split` (train, val or test), both needed; `image`, `text`, `audio`, of which every row
     needs one at least: a cell holds one source or a JSON list of them, `text_1`, `text_2`, ... hold further ones, an
-    empty cell holds none; `owner` (the same for rows that are the same thing; the id where there is none). Every other
+    empty cell holds none; `question` with `answer` (one, or a JSON list of what several people said), `type` and
+    `choices` (a JSON list) makes a row a question about its picture or sound; `owner` (the same for rows that are the same thing; the id where there is none). Every other
     column is metadata. Paths are relative to the file's folder.
 
     Args:
@@ -129,7 +131,19 @@ def _item(name: str, row: dict[str, Any], folder: Path, where: str, faults: Faul
         raise ValueError(f"{where}: a row must have at least one of {', '.join(MODALITIES)}: all cells are empty.")
     owner = str(row.get("owner", "")).strip() or name
     meta = {c: cell for c, cell in row.items() if c not in COLUMNS and not NUMBERED.fullmatch(c)}
-    return Item(name, owner, tuple(sources["image"]), tuple(sources["text"]), tuple(sources["audio"]), meta)
+    questions = _questions(name, row, where)
+    return Item(name, owner, tuple(sources["image"]), tuple(sources["text"]), tuple(sources["audio"]), meta, questions)
+
+
+def _questions(name: str, row: dict[str, Any], where: str) -> tuple[Question, ...]:
+    """The question of a row, if it asks one."""
+    if "question" not in row:
+        return ()
+    if not (text := str(row["question"]).strip()):
+        raise ValueError(f"{where}: question must not be empty.")
+    answers, choices = (_values(row.get(column), f"{where}: {column}") for column in ("answer", "choices"))
+    kind = answer_type(answers[0]) if answers else "other"
+    return (Question(name, text, tuple(answers), str(row.get("type", "")).strip(), kind, tuple(choices)),)
 
 
 def _values(cell: Any, where: str) -> list[str]:

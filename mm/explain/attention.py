@@ -58,6 +58,7 @@ class Looked(NamedTuple):
         attention: (L, N), rows sum to 1; None where the captioner has no attention.
         grid: (H, W), (F, frames) with the lowest band first, or (frames,); its product is N.
         title: a line below the sentence.
+        heading: the line above it, in bold; "" = the words.
     """
 
     source: Any
@@ -66,6 +67,7 @@ class Looked(NamedTuple):
     attention: np.ndarray | None
     grid: tuple[int, ...]
     title: str = ""
+    heading: str = ""
 
 
 class Entry(NamedTuple):
@@ -89,6 +91,21 @@ def looked(source: Any, modality: Literal["image", "audio"], caption: Any, title
     words = [word for word in caption.words if word != "<end>"]
     attention = None if caption.attention is None else caption.attention[: len(words)].numpy()  # (L, N)
     return Looked(source, modality, words, attention, caption.grid, title)
+
+
+def glimpsed(source: Any, modality: Literal["image", "audio"], question: str, answer: Any, title: str = "") -> Looked:
+    """What is drawn of an answer of `mm.heads.Answerer` about a source: a cell for each time that it looked.
+
+    Below a cell stands how much of that look went to this source, the rest having gone to others.
+    """
+    attention = answer.attention.get(modality)
+    if attention is None or modality not in answer.grids:
+        return Looked(source, modality, [], None, (1, 1), title, question)
+    attention = attention.numpy()  # (G, N)
+    shares = attention.sum(axis=1)  # (G,)
+    words = [f"look {k + 1}" + (f": {share:.0%}" if share < 0.995 else "") for k, share in enumerate(shares)]
+    attention = attention / np.maximum(shares, 1e-9)[:, None] + (shares < 1e-6)[:, None] / attention.shape[1]  # (G, N)
+    return Looked(source, modality, words, attention, answer.grids[modality], title, question)
 
 
 def upsample(
@@ -169,7 +186,7 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
 def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode) -> float:
     """Draw one sentence from `down` inches on; returns where it ends."""
     letters = int((width - 2 * MARGIN_IN) / LETTER_IN)
-    for text, weight in ((" ".join(row.words) or "(no words)", "bold"), (row.title, "normal")):
+    for text, weight in ((row.heading or " ".join(row.words) or "(no words)", "bold"), (row.title, "normal")):
         for line in textwrap.wrap(text, letters):
             axes.text(MARGIN_IN, down, line, fontweight=weight, va="top", **TEXT)
             down += LINE_IN

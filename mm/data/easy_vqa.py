@@ -1,0 +1,52 @@
+"""easy-VQA (github.com/vzhou842/easy-VQA): questions about one drawn shape of 64x64 pixels, thirteen answers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from mm.data.asked import answer_type
+from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
+
+VAL_EVERY = 20  # of the published training pictures one in so many is val: the set has no validation part
+
+
+def easy_vqa(root: Path, split: str, skip_bad: bool = False) -> Items:
+    """3,800 / 200 / 1,000 pictures with about ten questions each.
+
+    Args:
+        root: holds `easy_vqa/train` and `easy_vqa/test`, each with `questions.json` (rows of question, answer and
+            picture number) and `images/<number>.png`.
+        split: "train", "val", "test" or "trainval" for all published training pictures.
+        skip_bad: leave out training rows that cannot be used, and count them.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        UnreadableError: a row is no question, answer and picture number, or its picture is missing.
+    """
+    wanted, part = parts(split), "test" if split == "test" else "train"
+    folder = require(root / "easy_vqa", f"{part}/questions.json", f"{part}/images") / part
+    faults = Faults(f"easy_vqa {split}", may_skip(skip_bad, split))
+    present = {file.stem for file in (folder / "images").glob("*.png")}
+    asked: dict[int, list[Question]] = defaultdict(list)
+    for number, row in enumerate(json.loads((folder / "questions.json").read_text())):
+        if not (isinstance(row, list) and len(row) == 3 and all(isinstance(x, str) and x.strip() for x in row[:2])):
+            faults.add(f"{folder}/questions.json: row {number} must be question, answer and picture number: got {row}.")
+        elif str(row[2]) not in present:
+            faults.add(f"{folder}/questions.json: row {number} is about images/{row[2]}.png, which is not there.")
+        elif split == "test" or ("train", "val")[row[2] % VAL_EVERY == 0] in wanted:
+            question, answer, image = row
+            kind = answer_type(answer)
+            asked[image].append(Question(f"{part}-{number}", question, (answer,), type_of(answer), kind))
+    return faults.items(
+        Item(name := f"{part}-{image}", name, image=(folder / "images" / f"{image}.png",), questions=tuple(questions))
+        for image, questions in sorted(asked.items())
+    )
+
+
+def type_of(answer: str) -> str:
+    """What a question asks for: "yes/no", "shape" or "colour"."""
+    if answer in ("yes", "no"):
+        return "yes/no"
+    return "shape" if answer in ("circle", "rectangle", "triangle") else "colour"

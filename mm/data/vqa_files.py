@@ -1,0 +1,202 @@
+"""VQA v1 and v2 in their official JSON files: questions, annotations, and the results that a model writes.
+
+Formats: visualqa.org (Antol et al. 2015, Goyal et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
+from mm.files import read_json, write_json
+from mm.naming import hint
+
+VAL_EVERY = 50  # of the pictures of train2014 one in so many is our val; the published val2014 is what all test on
+
+
+class Edition(NamedTuple):
+    """File names of one edition of the set, "{}" standing for train2014 or val2014."""
+
+    folder: str
+    questions: str
+    annotations: str
+
+
+V1 = Edition("vqa_v1", "OpenEnded_mscoco_{}_questions.json", "mscoco_{}_annotations.json")
+V2 = Edition("vqa_v2", "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json")
+
+
+def vqa(root: Path, edition: Edition, split: str, skip_bad: bool = False) -> Items:
+    """Photographs of COCO with questions and ten answers each; train on train2014, test on val2014.
+
+    Args:
+        root: holds `vqa_v1` or `vqa_v2` with the JSON files, and `coco/train2014`, `coco/val2014` with the pictures.
+        edition: V1 or V2.
+        split: "train", "val" (a fiftieth of the pictures of train2014, which train then lacks), "trainval" or "test".
+        skip_bad: leave out training questions whose picture is missing, and count them.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        UnreadableError: a picture is missing.
+        ValueError: a file is damaged, questions and annotations do not belong together.
+    """
+    wanted, part = parts(split), "val2014" if split == "test" else "train2014"
+    names = [edition.questions.format(part), edition.annotations.format(part)]
+    folder, pictures = require(root / edition.folder, *names), require(root / "coco", part) / part
+    asked = annotated(read_questions(folder / names[0]), folder / names[1])
+    faults = Faults(f"{edition.folder} {split}", may_skip(skip_bad, split))
+    present = {file.name for file in pictures.glob("*.jpg")}
+    items = []
+    for image, questions in asked.items():
+        if split != "test" and ("train", "val")[image % VAL_EVERY == 0] not in wanted:
+            continue
+        file = f"COCO_{part}_{image:012d}.jpg"
+        if file not in present:
+            faults.add(f"{folder / names[0]}: question {questions[0].id} is about {pictures / file}, which is not there.")
+            continue
+        items.append(Item(str(image), str(image), image=(pictures / file,), questions=tuple(questions)))
+    return faults.items(items)
+
+
+def read_questions(path: str | Path) -> dict[int, list[Question]]:
+    """Questions by picture, without answers: {"questions": [{"question_id", "image_id", "question"}]}.
+
+    "multiple_choices" of VQA v1 become `choices`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, a question is empty, or a question id comes twice.
+    """
+    path = Path(path)
+    found: dict[int, list[Question]] = defaultdict(list)
+    seen: set[int] = set()
+    for row in rows_of(path, "questions", ("question_id", "image_id", "question")):
+        number = row["question_id"]
+        if number in seen:
+            raise ValueError(f"{path}: question_id {number} comes twice. Leave one of them.")
+        if not str(row["question"]).strip():
+            raise ValueError(f"{path}: question {number} must not be empty.")
+        seen.add(number)
+        choices = tuple(row.get("multiple_choices", ()))
+        found[row["image_id"]].append(Question(str(number), row["question"], choices=choices))
+    return dict(found)
+
+
+def annotated(asked: Mapping[int, Sequence[Question]], path: str | Path) -> dict[int, list[Question]]:
+    """The same questions with the answers of an annotations file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or is of other questions: the annotations of another split.
+    """
+    path = Path(path)
+    answers = read_annotations(path)
+    missing = [question.id for questions in asked.values() for question in questions if question.id not in answers]
+    if missing:
+        raise ValueError(
+            f"{path} must hold the answers to all questions: {len(missing)} of {len(answers)} are not in it, the first "
+            f"is question_id {missing[0]}. Are they the annotations of another split?"
+        )
+    return {image: [answers[q.id]._replace(text=q.text, choices=q.choices) for q in some] for image, some in asked.items()}
+
+
+def read_annotations(path: str | Path) -> dict[str, Question]:
+    """Questions without their words, by id: {"annotations": [{"question_id", "answers": [{"answer"}], ...}]}.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, a question has no answer, or comes twice.
+    """
+    path = Path(path)
+    found: dict[str, Question] = {}
+    for row in rows_of(path, "annotations", ("question_id", "answers", "question_type", "answer_type")):
+        name = str(row["question_id"])
+        if name in found:
+            raise ValueError(f"{path}: question_id {name} comes twice. Leave one of them.")
+        said = tuple(one["answer"] for one in row["answers"])
+        if not said:
+            raise ValueError(f"{path}: question {name} must have answers: got none.")
+        found[name] = Question(name, "", said, row["question_type"], row["answer_type"])
+    return found
+
+
+def write_results(path: str | Path, answers: Mapping[str, str]) -> None:
+    """Write answers by question id as the official results: [{"question_id", "answer"}], beside and renamed.
+
+    Raises:
+        ValueError: no answers.
+    """
+    if not answers:
+        raise ValueError(f"results must hold at least one answer: got none for {path}. Answer a question first.")
+    rows = [{"question_id": int(n) if n.isdigit() else n, "answer": answer} for n, answer in answers.items()]
+    write_json(path, rows)
+
+
+def read_results(path: str | Path) -> dict[str, str]:
+    """Answers by question id, in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or empty, or a question comes twice.
+    """
+    path = Path(path)
+    rows = read_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f'{path} must hold a list of {{"question_id", "answer"}}, at least one: got {_short(rows)}.')
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        if not (isinstance(row, dict) and isinstance(row.get("answer"), str) and "question_id" in row):
+            raise ValueError(f'{path}: entry {number} must be {{"question_id": ..., "answer": "..."}}: got {_short(row)}.')
+        name = str(row["question_id"])
+        if name in found:
+            raise ValueError(f"{path}: entry {number}: question_id {name} comes twice. Leave one of them.")
+        found[name] = row["answer"]
+    return found
+
+
+def matched(results: Mapping[str, str], questions: Mapping[str, Question], where: str) -> dict[str, str]:
+    """The results in the order of the annotated questions, each of which must have one: the official tool's rule.
+
+    Raises:
+        ValueError: unknown or missing questions.
+    """
+    unknown = [name for name in results if name not in questions]
+    if unknown:
+        raise ValueError(
+            f"results must be of the annotated questions: {len(unknown)} of {len(results)} are not, the first is "
+            f"{unknown[0]!r} in {where}.{hint(unknown[0], questions)} Are they the results of another split?"
+        )
+    missing = [name for name in questions if name not in results]
+    if missing:
+        raise ValueError(
+            f"every annotated question must have a result, as the official tool has it: {len(missing)} of "
+            f"{len(questions)} have none in {where}, the first is {missing[0]!r}."
+        )
+    return {name: results[name] for name in questions}
+
+
+def rows_of(path: Path, key: str, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of the list under `key` of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or an object lacks a key that is needed.
+    """
+    content = read_json(path)
+    rows = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        came = f"an object with {', '.join(map(str, content))}" if isinstance(content, dict) else _short(content)
+        raise ValueError(f"{path} must be an object with a list {key!r}: got {came}.")
+    for number, row in enumerate(rows):
+        missing = [name for name in needed if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise ValueError(f"{path}: {key}[{number}] must have {', '.join(needed)}: {', '.join(missing)} missing.")
+    return rows
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "..."

@@ -1,0 +1,169 @@
+"""`Answerer`: `Features` of a question and of whatever it is about -> scores of the answers, and where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mm.features import Features, masked_mean
+from mm.heads.fusions import build_fusion
+from mm.heads.looking import Looked, attention_and_layers, build_attention
+from mm.heads.lstm_decoder import WAVES, position_code
+
+
+class Answer(NamedTuple):
+    """The answer to one question.
+
+    Attributes:
+        text: the most probable answer.
+        top: the most probable answers with their probabilities, the best first.
+        attention: {modality: (G, N)} where the question looked, once or several times; a look's weights over all
+            modalities sum to 1. Empty without attention.
+        grids: {modality: how its N places are laid out}.
+    """
+
+    text: str
+    top: list[tuple[str, float]]
+    attention: dict[str, Tensor]
+    grids: dict[str, tuple[int, ...]]
+
+
+class Scored(NamedTuple):
+    """What the head says of Q questions.
+
+    Attributes:
+        logits: (Q, K) of the answers.
+        attention: (Q, G, N) over the places of all modalities behind one another; None where nothing looks.
+        places: {modality: N_m}, in the order in which they lie along N.
+    """
+
+    logits: Tensor
+    attention: Tensor | None
+    places: dict[str, int]
+
+
+@dataclass
+class AnswererConfig:
+    """The head that answers."""
+
+    dim: int = 256  # numbers of what was seen, and of the question
+    attention: str = "topdown"  # none, san:<layers>, topdown or mcan:<layers>: see mm.heads.looking
+    fusion: Literal["mul", "concat", "mcb", "mfb", "mutan", "ban"] = "mul"  # see mm.heads.fusions
+    positions: bool = True  # a code of where a place lies is added to it
+    hidden: int = 512  # of the classifier
+    dropout: float = 0.1  # share of the numbers hidden while training, before the classifier and in attention
+
+
+class Answerer(nn.Module):
+    """Scores of the answers to questions about anything that has `Features`.
+
+    Places of all modalities are put into one space and laid behind one another, so that a question looks at a picture,
+    a sound or both with the same weights.
+
+    Args:
+        contents: {modality: (D, D_v)} of the features that questions may be about.
+        question: (D, D_v) of the question's features.
+        answers: that it chooses from.
+        settings: of the head.
+
+    Raises:
+        ValueError: an unknown attention or fusion, no content, or no answer.
+    """
+
+    def __init__(
+        self,
+        contents: Mapping[str, tuple[int, int]],
+        question: tuple[int, int],
+        answers: Sequence[str],
+        settings: AnswererConfig,
+    ):
+        super().__init__()
+        if not answers:
+            raise ValueError("an answerer needs answers to choose from: got none.")
+        dim, dropout = settings.dim, settings.dropout
+        self.answers = list(answers)
+        self.blind = not contents  # a question-only model
+        self.looks = not self.blind and attention_and_layers(settings.attention)[0] != "none"
+        self.by_places = self.looks or (not self.blind and settings.fusion == "ban")
+        self.of_places = nn.ModuleDict()
+        self.of_vector = nn.ModuleDict()
+        self.position = nn.ModuleDict()
+        for modality, (width, vector_width) in contents.items():
+            if self.by_places:
+                self.of_places[modality] = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+                if settings.positions:
+                    self.position[modality] = nn.Linear(4 * WAVES, dim, bias=False)
+            else:
+                self.of_vector[modality] = nn.Sequential(nn.LayerNorm(vector_width), nn.Linear(vector_width, dim))
+        self.of_words = nn.Linear(question[0], dim) if self.by_places else None
+        self.of_question = nn.Linear(question[1], dim)
+        self.attention = build_attention(settings.attention, dim, dropout) if self.looks else None
+        self.fusion = None if self.blind else build_fusion(settings.fusion, dim, dropout)
+        self.classify = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(dim, settings.hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(settings.hidden, len(self.answers)),
+        )
+
+    def forward(
+        self, question: Features, contents: Mapping[str, Features], about: Mapping[str, Tensor] | None = None
+    ) -> Scored:
+        """Scores of all answers.
+
+        Args:
+            question: of Q questions.
+            contents: {modality: of b_m inputs}; a modality that is not there is one that no question is about.
+            about: {modality: (Q,) int64: which input each question is about, -1 = none}; left out, question q is about
+                input q.
+        """
+        asked = self.of_question(question.vector)  # (Q, dim)
+        if self.fusion is None:
+            return Scored(self.classify(asked), None, {})
+        rows = {name: (about or {}).get(name, torch.arange(len(asked), device=asked.device)) for name in contents}
+        if not self.by_places:
+            vector = torch.zeros_like(asked)
+            for name, features in contents.items():
+                seen = self.of_vector[name](features.vector)[rows[name].clamp_min(0)]  # (Q, dim)
+                vector = vector + seen * (rows[name] >= 0)[:, None]
+            none = vector[:, None]
+            looked = Looked(vector, asked, none, none[..., 0] > 0, none, none[..., 0] > 0, none)
+            return Scored(self.classify(self.fusion(looked)[0]), None, {})
+        assert self.of_words is not None
+        words = self.of_words(question.map)  # (Q, L, dim)
+        looked, places = self.look(asked, words, question.mask, contents, rows)
+        fused, alpha = self.fusion(looked)
+        if alpha is None or looked.places.shape[1] == 1:
+            alpha = looked.attention
+        elif self.looks:
+            alpha = torch.cat([looked.attention, alpha], dim=1)  # (Q, G, N)
+        return Scored(self.classify(fused), alpha, places)
+
+    def look(
+        self,
+        asked: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        contents: Mapping[str, Features],
+        rows: Mapping[str, Tensor],
+    ) -> tuple[Looked, dict[str, int]]:
+        """What questions (Q, dim) see at the places of what they are about, and how many places each modality has."""
+        parts, masks, sizes = [], [], {}
+        for name, features in contents.items():
+            places = self.of_places[name](features.map)  # (b, N, dim)
+            if name in self.position:
+                places = places + self.position[name](position_code(features).to(places.dtype))
+            prepared = (places,) if self.attention is None else self.attention.prepare(places, features.mask)
+            of = rows[name].clamp_min(0)
+            parts.append([tensor[of] for tensor in prepared])
+            masks.append(features.mask[of] & (rows[name] >= 0)[:, None])  # (Q, N_m)
+            sizes[name] = places.shape[1]
+        prepared = tuple(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))  # (Q, N, ...)
+        mask = torch.cat(masks, dim=1)  # (Q, N)
+        if self.attention is None:
+            vector = masked_mean(prepared[0], mask)  # (Q, dim)
+            none = mask.new_zeros(len(mask), 0, mask.shape[1])  # (Q, 0, N)
+            return Looked(vector, asked, prepared[0], mask, words, word_mask, none), sizes
+        return self.attention(prepared, mask, asked, words, word_mask), sizes

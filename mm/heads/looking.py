@@ -1,0 +1,231 @@
+"""Where a question looks: attention over the places of whatever it is about, and what is seen there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm.features import masked_softmax
+from mm.naming import known
+
+ATTENTIONS = ("none", "san", "topdown", "mcan")
+LAYERS = 2  # of san and mcan, where no number is said
+HEAD_DIM = 32  # channels of an attention head of mcan
+
+
+class Looked(NamedTuple):
+    """A question after it has looked.
+
+    Attributes:
+        vector: (Q, D) what was seen, in one vector.
+        question: (Q, D) the question, which looking may have made more precise.
+        places: (Q, N', D) what a fusion that looks for itself may look at, and mask: (Q, N').
+        mask: see places.
+        words: (Q, L, D) of the question.
+        word_mask: (Q, L).
+        attention: (Q, G, N) where it looked, once or several times; rows sum to 1, or are 0 where there is no place.
+    """
+
+    vector: Tensor
+    question: Tensor
+    places: Tensor
+    mask: Tensor
+    words: Tensor
+    word_mask: Tensor
+    attention: Tensor
+
+
+def attention_and_layers(choice: str) -> tuple[str, int]:
+    """"san:3" -> ("san", 3); the number may be left out.
+
+    Raises:
+        ValueError: an unknown attention, a number below 1, or one where none belongs.
+    """
+    name, colon, number = choice.partition(":")
+    known(name, ATTENTIONS, "attention")
+    if not colon:
+        return name, LAYERS if name in ("san", "mcan") else 1
+    if name not in ("san", "mcan") or not number.isdigit() or int(number) < 1:
+        raise ValueError(f"attention must be none, topdown, san:<layers> or mcan:<layers>, 1 or more: got {choice!r}.")
+    return name, int(number)
+
+
+class Stacked(nn.Module):
+    """Stacked attention (Yang et al. 2016, eq. 15-22): what was seen joins the question, which looks again.
+
+    Args:
+        dim: D of places and question.
+        layers: times it looks.
+        dropout: share of the numbers of its hidden layer hidden while training.
+    """
+
+    def __init__(self, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.layers = layers
+        self.of_places = nn.Linear(dim, layers * dim, bias=False)
+        self.of_question = nn.ModuleList(nn.Linear(dim, dim) for _ in range(layers))
+        self.score = nn.ModuleList(nn.Linear(dim, 1, bias=False) for _ in range(layers))  # a bias would move all alike
+        self.dropout = nn.Dropout(dropout)
+
+    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
+        return places, self.of_places(places)  # (b, N, D), (b, N, layers * D)
+
+    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor) -> Looked:
+        """Each of (Q, ...): look `layers` times."""
+        places, keys = prepared
+        maps, seen = [], question
+        for layer, key in enumerate(keys.chunk(self.layers, dim=-1)):
+            if layer:
+                question = question + seen  # (Q, D)
+            hidden = torch.tanh(key + self.of_question[layer](question)[:, None])  # (Q, N, D)
+            alpha = masked_softmax(self.score[layer](self.dropout(hidden)).squeeze(-1), mask)  # (Q, N)
+            seen = torch.einsum("qn,qnd->qd", alpha.to(places.dtype), places)  # (Q, D)
+            maps.append(alpha)
+        return one_place(seen, question, words, word_mask, torch.stack(maps, dim=1))
+
+
+class TopDown(nn.Module):
+    """One look (Anderson et al. 2018, as Teney et al. 2018 use it): score of ReLU(place + question), as weights.
+
+    Args:
+        dim: D of places and question.
+        dropout: share of the numbers of its hidden layer hidden while training.
+    """
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.of_places, self.of_question = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
+        return places, functional.relu(self.of_places(places))  # (b, N, D) each
+
+    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor) -> Looked:
+        """Each of (Q, ...): look once."""
+        places, keys = prepared
+        asked = functional.relu(self.of_question(question))[:, None]  # (Q, 1, D)
+        alpha = masked_softmax(self.score(self.dropout(keys * asked)).squeeze(-1), mask)  # (Q, N)
+        seen = torch.einsum("qn,qnd->qd", alpha.to(places.dtype), places)  # (Q, D)
+        return one_place(seen, question, words, word_mask, alpha[:, None])
+
+
+class CoAttention(nn.Module):
+    """Deep co-attention (Yu et al. 2019, encoder-decoder): words attend to words, places to places and to words.
+
+    Normalisation stands before each layer (Xiong et al. 2020): it trains without a warm-up to speak of. The first look of
+    places at places has not met the question and is done once an input, not once a question.
+
+    Args:
+        dim: D of places and words.
+        layers: of the encoder of words and of the decoder of places.
+        dropout: share of what a layer adds hidden while training.
+    """
+
+    def __init__(self, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.encode = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
+        self.encode_feed = nn.ModuleList(Feed(dim, dropout) for _ in range(layers))
+        self.among = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
+        self.guided = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
+        self.feed = nn.ModuleList(Feed(dim, dropout) for _ in range(layers))
+        self.norm_words, self.norm_places = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.reduce_words, self.reduce_places = Reduce(dim, dropout), Reduce(dim, dropout)
+
+    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The first look of the places (b, N, D) at one another."""
+        return (self.among[0](places, places, mask),)  # (b, N, D)
+
+    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor) -> Looked:
+        """Each of (Q, ...): words in themselves, then places guided by them, then each in one vector."""
+        (places,) = prepared
+        words = torch.cat([words, question[:, None]], dim=1)  # (Q, L + 1, D) the whole beside its words
+        word_mask = torch.cat([word_mask, word_mask.new_ones(len(word_mask), 1)], dim=1)  # (Q, L + 1)
+        for attend, feed in zip(self.encode, self.encode_feed, strict=True):
+            words = feed(attend(words, words, word_mask))  # (Q, L + 1, D)
+        words = self.norm_words(words)
+        for layer, (among, guided, feed) in enumerate(zip(self.among, self.guided, self.feed, strict=True)):
+            if layer:
+                places = among(places, places, mask)  # (Q, N, D)
+            places = feed(guided(places, words, word_mask))  # (Q, N, D)
+        places = self.norm_places(places)
+        question, _ = self.reduce_words(words, word_mask)
+        vector, alpha = self.reduce_places(places, mask)
+        return Looked(vector, question, places, mask, words, word_mask, alpha[:, None])
+
+
+class Attend(nn.Module):
+    """Multi-head attention behind a LayerNorm, with what it looked from added: (Q, N, D), (Q, M, D) -> (Q, N, D)."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.heads = max(1, dim // HEAD_DIM)
+        if dim % self.heads:
+            raise ValueError(f"dim must be a multiple of its {self.heads} heads: got {dim}. Use one of {HEAD_DIM}.")
+        self.norm, self.norm_at = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.both, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, at: Tensor, mask: Tensor) -> Tensor:
+        """Each of x looks at those of `at` that `mask` (Q, M) lets it; where there is none, it stays as it is."""
+        seen = self.norm(x) if at is x else self.norm_at(at)  # (Q, M, D)
+        q = self.query(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (Q, heads, N, D / heads)
+        k, v = self.both(seen).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (Q, heads, M, D / heads)
+        some = mask.any(dim=1)  # (Q,)
+        allowed = (mask | ~some[:, None])[:, None, None]  # (Q, 1, 1, M)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # (Q, heads, N, D / heads)
+        out = self.dropout(self.out(out.transpose(1, 2).flatten(2)))  # (Q, N, D)
+        return x + out * some[:, None, None]  # (Q, N, D)
+
+
+class Feed(nn.Module):
+    """Two linear layers behind a LayerNorm, added to what comes in."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(Q, N, D) -> (Q, N, D)."""
+        return x + self.layers(x)
+
+
+class Reduce(nn.Module):
+    """Many vectors to their weighted mean, with weights of their own (Yu et al. 2019, eq. 10-11)."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(Q, N, D), (Q, N) -> (Q, D) and the weights (Q, N)."""
+        alpha = masked_softmax(self.score(x).squeeze(-1), mask)  # (Q, N)
+        return torch.einsum("qn,qnd->qd", alpha.to(x.dtype), x), alpha
+
+
+def one_place(seen: Tensor, question: Tensor, words: Tensor, word_mask: Tensor, attention: Tensor) -> Looked:
+    """What a single look gave: to a fusion that looks for itself, what was seen is one place."""
+    mask = (attention.sum(dim=(1, 2)) > 0)[:, None]  # (Q, 1)
+    return Looked(seen, question, seen[:, None], mask, words, word_mask, attention)
+
+
+def build_attention(choice: str, dim: int, dropout: float) -> nn.Module | None:
+    """What `choice` names; None for "none"."""
+    name, layers = attention_and_layers(choice)
+    makers: dict[str, Callable[[], nn.Module | None]] = {
+        "none": lambda: None,
+        "san": lambda: Stacked(dim, layers, dropout),
+        "topdown": lambda: TopDown(dim, dropout),
+        "mcan": lambda: CoAttention(dim, layers, dropout),
+    }
+    return makers[name]()
