@@ -36,9 +36,9 @@ def main() -> None:
     cfg = load(vqa.VQA, sys.argv[1:], default=DEFAULT)
     distributed.init(cfg.loop.device)
     start_logging()
-    train, val, test = (vqa_data.load(cfg, split) for split in ("train", "val", "test"))
+    train, val, test = vqa_data.load(cfg)
     model, progress = trained(cfg, train, val)
-    blind, blind_cfg = None, dataclasses.replace(cfg, modalities=[], out=str(Path(cfg.out, "question_only")))
+    blind, blind_cfg = None, dataclasses.replace(cfg, modalities=[], out=str(Path(cfg.out, vqa.QUESTION_ONLY)))
     if cfg.modalities:
         log.info("\nThe control: as many steps on the questions alone.")
         blind, _ = trained(blind_cfg, data.unseen(train), data.unseen(val))
@@ -50,7 +50,7 @@ def main() -> None:
     answered = vqa_scores.answer_items(model, test, cfg)
     metrics, controls = vqa_scores.score(model, answered, test, train, cfg)
     if blind:
-        controls["question_only"] = vqa_scores.evaluate(blind, data.unseen(test), blind_cfg)
+        controls[vqa.QUESTION_ONLY] = vqa_scores.evaluate(blind, data.unseen(test), blind_cfg)
     log.info("%s", table(metrics, controls))
     write_metrics(
         cfg.out,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mm.config import DataConfig
-from mm.data.asked import AskedScenes, questions_of, unseen
+from mm.data.asked import AskedScenes, kept, questions_of, unseen
 from mm.data.audio_captions import audiocaps, clotho
 from mm.data.cache import Cache, DamagedCacheError, cached
 from mm.data.collate import Inputs, collate
@@ -74,6 +74,7 @@ __all__ = [
     "folder",
     "gallery",
     "gqa",
+    "kept",
     "load",
     "load_asked",
     "prepared",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from mm.naming import known
 
 SOUNDING = 0.5  # share of the scenes that are heard, in which one thing sounds
 ABOUT = 2  # questions of the types of `mm.data.questions.ASKERS` a scene
+_WORLD = World()  # of the default difficulty
 _STREAM = 4  # questions draw from chance of their own: (seed, split, index, 4 or more)
 
 
@@ -32,30 +36,39 @@ class AskedScenes(Sequence[Item]):
         seed: of the world, at least 0.
         world: how hard it is to see and hear. What the scenes hold is drawn for the questions.
         seen: there are pictures, and questions that take them.
-        heard: half of the scenes (all, if none is seen) sound, with a question or two about what is heard.
+        heard: half of the scenes (all, if none is seen) sound, with a question about what is heard.
+        keep: which questions to ask; others are left out.
 
     Raises:
         ValueError: an unknown split, a negative number, or neither seen nor heard.
     """
 
     def __init__(
-        self, split: str, n: int, seed: int = 0, world: World = World(), *, seen: bool = True, heard: bool = True
+        self,
+        split: str,
+        n: int,
+        seed: int = 0,
+        world: World = _WORLD,
+        *,
+        seen: bool = True,
+        heard: bool = True,
+        keep: Callable[[Question], bool] | None = None,
     ):
         known(split, SPLITS, "split")
         if n < 1 or seed < 0:
             raise ValueError(f"a split needs at least one scene, and a seed of at least 0: got n={n}, seed={seed}.")
         if not (seen or heard):
             raise ValueError("scenes must be seen or heard to be asked about: got seen=False and heard=False.")
-        self.split, self.n, self.seed, self.world, self.seen, self.heard = split, n, seed, world, seen, heard
+        self.split, self.n, self.seed, self.world = split, n, seed, world
+        self.seen, self.heard, self.keep = seen, heard, keep
 
     def __len__(self) -> int:
         return self.n
 
     def __getitem__(self, index: int) -> Item:  # type: ignore[override]
-        """Item `index`: picture and sound as far as it has them, questions, and as `meta` the truth about each thing."""
+        """Item `index`: its picture, sound and questions, and as `meta` the truth about each thing."""
         name, world = self.name(index), self.world
-        index %= self.n
-        scene, sounding, _ = self.drawn(index)
+        scene, sounding, asked = self.drawn(index)
         image, boxes = picture(
             scene,
             self._rng(index, 1),
@@ -72,21 +85,23 @@ class AskedScenes(Sequence[Item]):
             image=(image,) if self.seen else (),
             audio=() if wave is None else (wave,),
             meta={"objects": truth(scene, boxes), "sounding": sounding},
-            questions=self.questions(index),
+            questions=self._questions(index, asked),
         )
 
     def name(self, index: int) -> str:
         """Id and owner of item `index`."""
-        if not -self.n <= index < self.n:
-            raise IndexError(f"the {self.split} split has scenes 0 to {self.n - 1}: got {index}.")
-        return f"{self.split}-{index % self.n:05d}"
+        return f"{self.split}-{self._checked(index):05d}"
 
     def questions(self, index: int) -> tuple[Question, ...]:
         """What is asked about scene `index`, without drawing it."""
-        return tuple(
+        return self._questions(index, self.drawn(index)[2])
+
+    def _questions(self, index: int, asked: Sequence[Asked]) -> tuple[Question, ...]:
+        questions = (
             Question(f"{self.name(index)}#{k}", one.text, (one.answer,), one.type, answer_type(one.answer))
-            for k, one in enumerate(self.drawn(index)[2])
+            for k, one in enumerate(asked)
         )
+        return tuple(question for question in questions if self.keep is None or self.keep(question))
 
     def drawn(self, index: int) -> tuple[Scene, list[int], list[Asked]]:
         """What scene `index` holds, which of its things sound, and what is asked."""
@@ -99,7 +114,30 @@ class AskedScenes(Sequence[Item]):
         return scene, [sounding], [*asked, ask_heard(scene, sounding, self.seen, rng)]
 
     def _rng(self, index: int, part: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, SPLITS[self.split], index, _STREAM + part))
+        return np.random.default_rng((self.seed, SPLITS[self.split], self._checked(index), _STREAM + part))
+
+    def _checked(self, index: int) -> int:
+        if not -self.n <= index < self.n:
+            raise IndexError(f"the {self.split} split has scenes 0 to {self.n - 1}: got {index}.")
+        return index % self.n
+
+
+def kept(items: Sequence[Item], keep: Callable[[Question], bool]) -> Sequence[Item]:
+    """The same items with those of their questions that `keep` is true of.
+
+    Items that have none left are left out, but for scenes, which are drawn only when they are asked for.
+    """
+    if isinstance(items, AskedScenes):
+        if items.keep:
+            keep = partial(_both, items.keep, keep)
+        more: dict[str, Any] = {"seen": items.seen, "heard": items.heard, "keep": keep}
+        return AskedScenes(items.split, items.n, items.seed, items.world, **more)
+    left = (item._replace(questions=tuple(filter(keep, item.questions))) for item in items)
+    return Items(item for item in left if item.questions)
+
+
+def _both(one: Callable[[Question], bool], other: Callable[[Question], bool], question: Question) -> bool:
+    return one(question) and other(question)
 
 
 def unseen(items: Sequence[Item]) -> Items:

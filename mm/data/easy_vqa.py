@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
 from mm.data.asked import answer_type
 from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
+from mm.files import read_json
 
 VAL_EVERY = 20  # of the published training pictures one in so many is val: the set has no validation part
 
@@ -24,19 +24,26 @@ def easy_vqa(root: Path, split: str, skip_bad: bool = False) -> Items:
     Raises:
         FileNotFoundError: the set is not there.
         UnreadableError: a row is no question, answer and picture number, or its picture is missing.
+        ValueError: the file is damaged.
     """
     wanted, part = parts(split), "test" if split == "test" else "train"
     folder = require(root / "easy_vqa", f"{part}/questions.json", f"{part}/images") / part
     faults = Faults(f"easy_vqa {split}", may_skip(skip_bad, split))
     present = {file.stem for file in (folder / "images").glob("*.png")}
     asked: dict[int, list[Question]] = defaultdict(list)
-    for number, row in enumerate(json.loads((folder / "questions.json").read_text())):
-        if not (isinstance(row, list) and len(row) == 3 and all(isinstance(x, str) and x.strip() for x in row[:2])):
-            faults.add(f"{folder}/questions.json: row {number} must be question, answer and picture number: got {row}.")
-        elif str(row[2]) not in present:
-            faults.add(f"{folder}/questions.json: row {number} is about images/{row[2]}.png, which is not there.")
-        elif split == "test" or ("train", "val")[row[2] % VAL_EVERY == 0] in wanted:
-            question, answer, image = row
+    file = folder / "questions.json"
+    if not isinstance(rows := read_json(file), list):
+        raise ValueError(f"{file} must be a list of question, answer and picture number: got {type(rows).__name__}.")
+    for number, row in enumerate(rows):
+        question, answer, image = row if isinstance(row, list) and len(row) == 3 else ("", "", "")
+        in_val = isinstance(image, int) and image % VAL_EVERY == 0
+        if split != "test" and ("train", "val")[in_val] not in wanted:
+            continue
+        if not isinstance(image, int) or not all(isinstance(x, str) and x.strip() for x in (question, answer)):
+            faults.add(f"{file}: row {number} must be question, answer and picture number: got {row}.")
+        elif str(image) not in present:
+            faults.add(f"{file}: row {number} is about images/{image}.png, which is not there.")
+        else:
             kind = answer_type(answer)
             asked[image].append(Question(f"{part}-{number}", question, (answer,), type_of(answer), kind))
     return faults.items(

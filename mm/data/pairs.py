@@ -42,7 +42,8 @@ class Pairs(Dataset):
         modalities: those that are drawn.
 
     Raises:
-        ValueError: no item, an unknown modality, `views` below 1 or above those of a cache, negative `texts` or seed.
+        ValueError: no item, an unknown modality, `views` below 1 or above those of a cache, negative `texts` or seed,
+            or `answer` without "text".
         UnreadableError: (at look-up) a damaged file, named.
     """
 
@@ -69,6 +70,8 @@ class Pairs(Dataset):
         if not len(items):
             raise ValueError("training needs at least one item: got none.")
         self.modalities = tuple(m for m in MODALITIES if m in self.prepare or m in self.cache)
+        if answer and "text" not in self.modalities:
+            raise ValueError(f"answers need questions, which are text: got {', '.join(self.modalities) or 'nothing'}.")
         self.seed = seed
         self.views = views
         self.texts = texts

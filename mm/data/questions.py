@@ -116,14 +116,14 @@ def ask_exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
     thing = scene[rng.integers(len(scene))]
     phrase = Phrase(thing.shape, thing.colour, thing.size if rng.random() < 0.5 else "")
     if answer := rng.random() < 0.5:
-        return Asked(f"is there a {phrase}?", yes_no(answer), "exists")
+        return Asked(f"is there {a(phrase)}?", yes_no(answer), "exists")
     attribute = ("shape", "colour")[rng.integers(2)]
     absent = [
         changed
         for word in _WORDS[attribute]
         if not any(matches(changed := phrase._replace(**{attribute: word}), thing) for thing in scene)
     ]
-    return Asked(f"is there a {absent[rng.integers(len(absent))]}?", yes_no(answer), "exists")
+    return Asked(f"is there {a(absent[rng.integers(len(absent))])}?", yes_no(answer), "exists")
 
 
 def ask_relation(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -131,10 +131,10 @@ def ask_relation(scene: Scene, rng: np.random.Generator) -> Asked | None:
     found = unmistakable(scene, (("shape", "colour"),))
     if len(found) < 2:
         return None
-    (first, a), (second, b) = different(found, 2, rng)
-    relations = [r for r, holds in RELATIONS.items() if any(holds(*pair, CLEAR_PX) for pair in both(scene, a, b))]
+    (first, number), (second, other) = different(found, 2, rng)
+    relations = clear(scene[number], scene[other])
     relation = relations[rng.integers(len(relations))]
-    answer = RELATIONS[relation](scene[a], scene[b], CLEAR_PX)
+    answer = RELATIONS[relation](scene[number], scene[other], CLEAR_PX)
     return Asked(f"is the {first} {relation} the {second}?", yes_no(answer), "relation")
 
 
@@ -152,7 +152,7 @@ def ask_heard(scene: Scene, heard: int, seen: bool, rng: np.random.Generator) ->
     if not named:
         return ask_heard(scene, heard, seen, rng)
     phrase, number = named[rng.integers(len(named))]
-    relations = [r for r, hold in RELATIONS.items() if any(hold(*pair, CLEAR_PX) for pair in both(scene, heard, number))]
+    relations = clear(thing, scene[number])
     relation = relations[rng.integers(len(relations))]
     answer = RELATIONS[relation](thing, scene[number], CLEAR_PX)
     return Asked(f"is the object that you hear {relation} the {phrase}?", yes_no(answer), "sound")
@@ -215,9 +215,16 @@ def more(least: int, rng: np.random.Generator) -> int:
     return int(rng.integers(least, MOST_THINGS + 1))
 
 
-def both(scene: Scene, a: int, b: int) -> tuple[tuple[Thing, Thing], tuple[Thing, Thing]]:
-    """Two things in either order."""
-    return (scene[a], scene[b]), (scene[b], scene[a])
+def clear(one: Thing, other: Thing) -> list[str]:
+    """The relations in which two things clearly stand, in one order or the other."""
+    orders = (one, other), (other, one)
+    return [relation for relation, holds in RELATIONS.items() if any(holds(*order, CLEAR_PX) for order in orders)]
+
+
+def a(phrase: Phrase) -> str:
+    """A noun phrase with its article."""
+    name = str(phrase)
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def plural(attribute: str, word: str) -> str:

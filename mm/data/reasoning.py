@@ -31,13 +31,24 @@ def clevr(root: Path, split: str, skip_bad: bool = False) -> Items:
     wanted, part = parts(split), "val" if split == "test" else "train"
     folder = require(root / "CLEVR_v1.0", name := f"questions/CLEVR_{part}_questions.json", f"images/{part}")
     asked: dict[str, list[Question]] = defaultdict(list)
+    seen: set[int] = set()
     needed = ("question_index", "image_index", "image_filename", "question", "answer", "program")
     for row in rows_of(folder / name, "questions", needed):
-        if split == "test" or ("train", "val")[row["image_index"] % CLEVR_VAL_EVERY == 0] in wanted:
-            last = row["program"][-1]
-            kind = last.get("function") or last["type"]  # by whether the file is the first edition
-            question = one_answer(f"{part}-{row['question_index']}", row["question"], row["answer"], kind)
-            asked[row["image_filename"]].append(question)
+        number, image, program = row["question_index"], row["image_index"], row["program"]
+        where = f"{folder / name}: question {number!r}"
+        if not isinstance(number, int) or not isinstance(image, int):
+            got = f"{number!r} and {image!r}"
+            raise ValueError(f"{where}: question_index and image_index must be whole numbers: got {got}.")
+        if number in seen:
+            raise ValueError(f"{where}: the question_index comes twice. Leave one of them.")
+        seen.add(number)
+        if split == "test" or ("train", "val")[image % CLEVR_VAL_EVERY == 0] in wanted:
+            last = program[-1] if isinstance(program, list) and program else None
+            kind = last.get("function", last.get("type")) if isinstance(last, dict) else None  # by edition of the file
+            if not isinstance(kind, str):
+                raise ValueError(f'{where}: the last step of program must have a "function" or "type": got {last!r}.')
+            question = one_answer(f"{part}-{number}", row["question"], row["answer"], kind, where)
+            asked[str(row["image_filename"])].append(question)
     return pictured(asked, folder / "images" / part, Faults(f"CLEVR {split}", may_skip(skip_bad, split)))
 
 
@@ -57,17 +68,28 @@ def gqa(root: Path, split: str, skip_bad: bool = False) -> Items:
     asked: dict[str, list[Question]] = defaultdict(list)
     for part in parts(split):
         folder = require(root / "gqa", name := f"{GQA_PARTS[part]}_questions.json", "images")
-        for number, row in read_json(folder / name).items():
-            if missing := {"imageId", "question", "answer"} - set(row):
-                raise ValueError(f"{folder / name}: question {number} lacks {', '.join(sorted(missing))}.")
-            kind = row.get("types", {}).get("structural", "")
-            asked[f"{row['imageId']}.jpg"].append(one_answer(number, row["question"], row["answer"], kind))
+        rows = read_json(folder / name)
+        if not isinstance(rows, dict):
+            raise ValueError(f"{folder / name} must be an object of questions by their ids: got {type(rows).__name__}.")
+        for number, row in rows.items():
+            where = f"{folder / name}: question {number}"
+            missing = [key for key in ("imageId", "question", "answer") if not isinstance(row, dict) or key not in row]
+            if missing:
+                raise ValueError(f"{where} must have imageId, question, answer: {', '.join(missing)} missing.")
+            kind = (row.get("types") or {}).get("structural") or ""
+            asked[f"{row['imageId']}.jpg"].append(one_answer(number, row["question"], row["answer"], kind, where))
     return pictured(asked, folder / "images", Faults(f"gqa {split}", may_skip(skip_bad, split)))
 
 
-def one_answer(name: str, text: str, answer: Any, kind: str) -> Question:
-    """A question with one right answer."""
-    return Question(name, text, (str(answer),), kind, answer_type(str(answer)))
+def one_answer(name: str, text: Any, answer: Any, kind: str, where: str) -> Question:
+    """A question with one right answer.
+
+    Raises:
+        ValueError: question or answer is no text, or empty.
+    """
+    if not all(isinstance(words, str) and words.strip() for words in (text, answer)):
+        raise ValueError(f"{where} must have a question and an answer, texts and not empty: got {text!r}, {answer!r}.")
+    return Question(name, text, (answer,), kind, answer_type(answer))
 
 
 def pictured(asked: dict[str, list[Question]], pictures: Path, faults: Faults) -> Items:

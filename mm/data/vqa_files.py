@@ -5,6 +5,7 @@ Formats: visualqa.org (Antol et al. 2015, Goyal et al. 2017).
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
 from mm.files import read_json, write_json
 from mm.naming import hint
 
+_NUMBER = re.compile(r"0|-?[1-9][0-9]*")
 VAL_EVERY = 50  # of the pictures of train2014 one in so many is our val; the published val2014 is what all test on
 
 
@@ -55,7 +57,8 @@ def vqa(root: Path, edition: Edition, split: str, skip_bad: bool = False) -> Ite
             continue
         file = f"COCO_{part}_{image:012d}.jpg"
         if file not in present:
-            faults.add(f"{folder / names[0]}: question {questions[0].id} is about {pictures / file}, which is not there.")
+            where = f"{folder / names[0]}: question {questions[0].id}"
+            faults.add(f"{where} is about {pictures / file}, which is not there.")
             continue
         items.append(Item(str(image), str(image), image=(pictures / file,), questions=tuple(questions)))
     return faults.items(items)
@@ -72,16 +75,20 @@ def read_questions(path: str | Path) -> dict[int, list[Question]]:
     """
     path = Path(path)
     found: dict[int, list[Question]] = defaultdict(list)
-    seen: set[int] = set()
+    seen: set[str] = set()
     for row in rows_of(path, "questions", ("question_id", "image_id", "question")):
-        number = row["question_id"]
-        if number in seen:
-            raise ValueError(f"{path}: question_id {number} comes twice. Leave one of them.")
-        if not str(row["question"]).strip():
-            raise ValueError(f"{path}: question {number} must not be empty.")
-        seen.add(number)
-        choices = tuple(row.get("multiple_choices", ()))
-        found[row["image_id"]].append(Question(str(number), row["question"], choices=choices))
+        name, image, text = _id_of(row, path), row["image_id"], row["question"]
+        choices = row.get("multiple_choices", [])
+        if name in seen:
+            raise ValueError(f"{path}: question_id {name} comes twice. Leave one of them.")
+        if isinstance(image, bool) or not isinstance(image, int):
+            raise ValueError(f"{path}: image_id of question {name} must be a whole number: got {image!r}.")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{path}: question {name} must be text and not empty: got {text!r}.")
+        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+            raise ValueError(f"{path}: multiple_choices of question {name} must be a list of texts: got {choices!r}.")
+        seen.add(name)
+        found[image].append(Question(name, text, choices=tuple(choices)))
     return dict(found)
 
 
@@ -94,13 +101,17 @@ def annotated(asked: Mapping[int, Sequence[Question]], path: str | Path) -> dict
     """
     path = Path(path)
     answers = read_annotations(path)
-    missing = [question.id for questions in asked.values() for question in questions if question.id not in answers]
+    names = [question.id for questions in asked.values() for question in questions]
+    missing = [name for name in names if name not in answers]
     if missing:
         raise ValueError(
-            f"{path} must hold the answers to all questions: {len(missing)} of {len(answers)} are not in it, the first "
+            f"{path} must hold the answers to all questions: {len(missing)} of {len(names)} are not in it, the first "
             f"is question_id {missing[0]}. Are they the annotations of another split?"
         )
-    return {image: [answers[q.id]._replace(text=q.text, choices=q.choices) for q in some] for image, some in asked.items()}
+    return {
+        image: [answers[question.id]._replace(text=question.text, choices=question.choices) for question in questions]
+        for image, questions in asked.items()
+    }
 
 
 def read_annotations(path: str | Path) -> dict[str, Question]:
@@ -108,30 +119,31 @@ def read_annotations(path: str | Path) -> dict[str, Question]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, a question has no answer, or comes twice.
+        ValueError: it is damaged, or a question has no answer, no types, or comes twice.
     """
     path = Path(path)
     found: dict[str, Question] = {}
     for row in rows_of(path, "annotations", ("question_id", "answers", "question_type", "answer_type")):
-        name = str(row["question_id"])
+        name, kinds = _id_of(row, path), (row["question_type"], row["answer_type"])
         if name in found:
             raise ValueError(f"{path}: question_id {name} comes twice. Leave one of them.")
-        said = tuple(one["answer"] for one in row["answers"])
-        if not said:
-            raise ValueError(f"{path}: question {name} must have answers: got none.")
-        found[name] = Question(name, "", said, row["question_type"], row["answer_type"])
+        if not all(isinstance(kind, str) for kind in kinds):
+            raise ValueError(f"{path}: question_type and answer_type of question {name} must be text: got {kinds}.")
+        found[name] = Question(name, "", _answers(row["answers"], f"{path}: question {name}"), *kinds)
     return found
 
 
 def write_results(path: str | Path, answers: Mapping[str, str]) -> None:
     """Write answers by question id as the official results: [{"question_id", "answer"}], beside and renamed.
 
+    Ids that are written like whole numbers become numbers, as in the official files.
+
     Raises:
         ValueError: no answers.
     """
     if not answers:
         raise ValueError(f"results must hold at least one answer: got none for {path}. Answer a question first.")
-    rows = [{"question_id": int(n) if n.isdigit() else n, "answer": answer} for n, answer in answers.items()]
+    rows = [{"question_id": int(n) if _NUMBER.fullmatch(n) else n, "answer": a} for n, a in answers.items()]
     write_json(path, rows)
 
 
@@ -149,8 +161,9 @@ def read_results(path: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, row in enumerate(rows):
         if not (isinstance(row, dict) and isinstance(row.get("answer"), str) and "question_id" in row):
-            raise ValueError(f'{path}: entry {number} must be {{"question_id": ..., "answer": "..."}}: got {_short(row)}.')
-        name = str(row["question_id"])
+            form = '{"question_id": ..., "answer": "..."}'
+            raise ValueError(f"{path}: entry {number} must be {form}: got {_short(row)}.")
+        name = _id_of(row, path)
         if name in found:
             raise ValueError(f"{path}: entry {number}: question_id {name} comes twice. Leave one of them.")
         found[name] = row["answer"]
@@ -173,7 +186,7 @@ def matched(results: Mapping[str, str], questions: Mapping[str, Question], where
     if missing:
         raise ValueError(
             f"every annotated question must have a result, as the official tool has it: {len(missing)} of "
-            f"{len(questions)} have none in {where}, the first is {missing[0]!r}."
+            f"{len(questions)} have none in {where}, the first is {missing[0]!r}. Answer them too."
         )
     return {name: results[name] for name in questions}
 
@@ -195,6 +208,22 @@ def rows_of(path: Path, key: str, needed: Sequence[str]) -> list[dict[str, Any]]
         if missing:
             raise ValueError(f"{path}: {key}[{number}] must have {', '.join(needed)}: {', '.join(missing)} missing.")
     return rows
+
+
+def _answers(rows: Any, where: str) -> tuple[str, ...]:
+    """What people said to one question."""
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and isinstance(r.get("answer"), str) for r in rows):
+        raise ValueError(f'{where}: answers must be a list of {{"answer": "..."}}: got {_short(rows)}.')
+    if not rows:
+        raise ValueError(f"{where} must have answers: got none. Leave it out of both files.")
+    return tuple(row["answer"] for row in rows)
+
+
+def _id_of(row: dict[str, Any], path: Path) -> str:
+    number = row["question_id"]
+    if isinstance(number, bool) or not isinstance(number, int | str):
+        raise ValueError(f"{path}: question_id must be a whole number or text: got {number!r}.")
+    return str(number)
 
 
 def _short(value: Any) -> str:

@@ -9,10 +9,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mm.features import Features, masked_mean
+from mm.features import WAVES, Features, masked_mean, place_code
 from mm.heads.fusions import build_fusion
-from mm.heads.looking import Looked, attention_and_layers, build_attention
-from mm.heads.lstm_decoder import WAVES, position_code
+from mm.heads.looking import Attention, Looked, attention_and_layers, build_attention
 
 
 class Answer(NamedTuple):
@@ -65,13 +64,13 @@ class Answerer(nn.Module):
     a sound or both with the same weights.
 
     Args:
-        contents: {modality: (D, D_v)} of the features that questions may be about.
+        contents: {modality: (D, D_v)} of the features that questions may be about; {} = answer from the question alone.
         question: (D, D_v) of the question's features.
         answers: that it chooses from.
         settings: of the head.
 
     Raises:
-        ValueError: an unknown attention or fusion, no content, or no answer.
+        ValueError: an unknown attention or fusion, or no answer.
     """
 
     def __init__(
@@ -85,26 +84,34 @@ class Answerer(nn.Module):
         if not answers:
             raise ValueError("an answerer needs answers to choose from: got none.")
         dim, dropout = settings.dim, settings.dropout
-        self.answers = list(answers)
-        self.blind = not contents  # a question-only model
-        self.looks = not self.blind and attention_and_layers(settings.attention)[0] != "none"
-        self.by_places = self.looks or (not self.blind and settings.fusion == "ban")
+        self.answers, self.dim = list(answers), dim
+        attention, _ = attention_and_layers(settings.attention)
+        bilinear = settings.fusion == "ban"  # looks itself, at words and places
+        by_places = attention != "none" or bilinear
         self.of_places = nn.ModuleDict()
         self.of_vector = nn.ModuleDict()
         self.position = nn.ModuleDict()
         for modality, (width, vector_width) in contents.items():
-            if self.by_places:
+            if by_places:
                 self.of_places[modality] = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
                 if settings.positions:
                     self.position[modality] = nn.Linear(4 * WAVES, dim, bias=False)
             else:
                 self.of_vector[modality] = nn.Sequential(nn.LayerNorm(vector_width), nn.Linear(vector_width, dim))
-        self.of_words = nn.Linear(question[0], dim) if self.by_places else None
-        self.of_question = nn.Linear(question[1], dim)
-        self.attention = build_attention(settings.attention, dim, dropout) if self.looks else None
-        self.fusion = None if self.blind else build_fusion(settings.fusion, dim, dropout)
+        by_words = bool(contents) and (attention == "mcan" or bilinear)
+        whole = not contents or attention != "none" or not bilinear
+        self.of_words = nn.Linear(question[0], dim) if by_words else None
+        self.of_question = nn.Linear(question[1], dim) if whole else None
+        self.attention: Attention | None = None
+        self.fusion: nn.Module | None = None
+        if contents:  # else it is question-only
+            self.attention = build_attention(settings.attention, dim, dropout, not bilinear)
+            self.fusion = build_fusion(settings.fusion, dim, dropout)
         self.classify = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(dim, settings.hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Dropout(dropout),
+            nn.Linear(dim, settings.hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(settings.hidden, len(self.answers)),
         )
 
@@ -119,27 +126,30 @@ class Answerer(nn.Module):
             about: {modality: (Q,) int64: which input each question is about, -1 = none}; left out, question q is about
                 input q.
         """
-        asked = self.of_question(question.vector)  # (Q, dim)
+        vector, words = question.vector, question.map
+        asked = vector.new_zeros(len(vector), self.dim) if self.of_question is None else self.of_question(vector)
         if self.fusion is None:
             return Scored(self.classify(asked), None, {})
-        rows = {name: (about or {}).get(name, torch.arange(len(asked), device=asked.device)) for name in contents}
-        if not self.by_places:
-            vector = torch.zeros_like(asked)
-            for name, features in contents.items():
-                seen = self.of_vector[name](features.vector)[rows[name].clamp_min(0)]  # (Q, dim)
-                vector = vector + seen * (rows[name] >= 0)[:, None]
-            none = vector[:, None]
-            looked = Looked(vector, asked, none, none[..., 0] > 0, none, none[..., 0] > 0, none)
+        rows = about or {name: torch.arange(len(asked), device=asked.device) for name in contents}
+        if not self.of_places:
+            looked = Looked.of_vectors(self.whole(asked, contents, rows), asked)
             return Scored(self.classify(self.fusion(looked)[0]), None, {})
-        assert self.of_words is not None
-        words = self.of_words(question.map)  # (Q, L, dim)
+        words = words if self.of_words is None else self.of_words(words)  # (Q, L, dim)
         looked, places = self.look(asked, words, question.mask, contents, rows)
-        fused, alpha = self.fusion(looked)
-        if alpha is None or looked.places.shape[1] == 1:
+        fused, alpha = self.fusion(looked)  # (Q, dim), (Q, G', N') of a fusion that looks for itself
+        if alpha is None or not looked.all_places:
             alpha = looked.attention
-        elif self.looks:
+        else:
             alpha = torch.cat([looked.attention, alpha], dim=1)  # (Q, G, N)
         return Scored(self.classify(fused), alpha, places)
+
+    def whole(self, asked: Tensor, contents: Mapping[str, Features], rows: Mapping[str, Tensor]) -> Tensor:
+        """(Q, dim) the vectors of what each question is about, added up."""
+        total = torch.zeros_like(asked)
+        for name, features in contents.items():
+            vectors = self.of_vector[name](features.vector)[rows[name].clamp_min(0)]  # (Q, dim)
+            total = total + vectors * (rows[name] >= 0)[:, None]  # (Q, dim)
+        return total
 
     def look(
         self,
@@ -152,18 +162,18 @@ class Answerer(nn.Module):
         """What questions (Q, dim) see at the places of what they are about, and how many places each modality has."""
         parts, masks, sizes = [], [], {}
         for name, features in contents.items():
-            places = self.of_places[name](features.map)  # (b, N, dim)
+            places = self.of_places[name](features.map)  # (b, N_m, dim)
             if name in self.position:
-                places = places + self.position[name](position_code(features).to(places.dtype))
-            prepared = (places,) if self.attention is None else self.attention.prepare(places, features.mask)
-            of = rows[name].clamp_min(0)
+                places = places + self.position[name](place_code(features).to(places.dtype))  # (b, N_m, dim)
+            prepared = self.attention.prepare(places, features.mask) if self.attention else (places,)
+            of = rows[name].clamp_min(0)  # (Q,)
             parts.append([tensor[of] for tensor in prepared])
             masks.append(features.mask[of] & (rows[name] >= 0)[:, None])  # (Q, N_m)
             sizes[name] = places.shape[1]
-        prepared = tuple(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))  # (Q, N, ...)
+        together = tuple(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))  # (Q, N, ...)
         mask = torch.cat(masks, dim=1)  # (Q, N)
         if self.attention is None:
-            vector = masked_mean(prepared[0], mask)  # (Q, dim)
-            none = mask.new_zeros(len(mask), 0, mask.shape[1])  # (Q, 0, N)
-            return Looked(vector, asked, prepared[0], mask, words, word_mask, none), sizes
-        return self.attention(prepared, mask, asked, words, word_mask), sizes
+            nowhere = together[0].new_zeros(len(mask), 0, mask.shape[1])  # (Q, 0, N)
+            vector = masked_mean(together[0], mask)  # (Q, dim)
+            return Looked(vector, asked, together[0], mask, words, word_mask, nowhere), sizes
+        return self.attention(together, mask, asked, words, word_mask), sizes

@@ -107,7 +107,7 @@ class Mutan(nn.Module):
 
 
 class BilinearAttention(nn.Module):
-    """Bilinear attention (Kim et al. 2018, eq. 6-9): every word looks at every place; each glimpse adds to the words."""
+    """Bilinear attention (Kim et al. 2018, eq. 6-9): words look at places; each glimpse adds to the words."""
 
     def __init__(self, dim: int, dropout: float):
         super().__init__()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import masked_softmax
+from mm.features import masked_mean, masked_softmax
 from mm.naming import known
 
 ATTENTIONS = ("none", "san", "topdown", "mcan")
@@ -28,6 +28,7 @@ class Looked(NamedTuple):
         words: (Q, L, D) of the question.
         word_mask: (Q, L).
         attention: (Q, G, N) where it looked, once or several times; rows sum to 1, or are 0 where there is no place.
+        all_places: `places` are those of the input; else what was seen, as one place.
     """
 
     vector: Tensor
@@ -37,10 +38,18 @@ class Looked(NamedTuple):
     words: Tensor
     word_mask: Tensor
     attention: Tensor
+    all_places: bool = True
+
+    @classmethod
+    def of_vectors(cls, vector: Tensor, question: Tensor) -> Looked:
+        """Of two vectors (Q, D) alone: nothing was looked at."""
+        nothing = vector.new_zeros(len(vector), 0, vector.shape[1])  # (Q, 0, D)
+        none = nothing[..., 0].bool()  # (Q, 0)
+        return cls(vector, question, nothing, none, nothing, none, nothing)
 
 
 def attention_and_layers(choice: str) -> tuple[str, int]:
-    """"san:3" -> ("san", 3); the number may be left out.
+    """ "san:3" -> ("san", 3); the number may be left out.
 
     Raises:
         ValueError: an unknown attention, a number below 1, or one where none belongs.
@@ -75,7 +84,9 @@ class Stacked(nn.Module):
         """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
         return places, self.of_places(places)  # (b, N, D), (b, N, layers * D)
 
-    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor) -> Looked:
+    def forward(
+        self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor
+    ) -> Looked:
         """Each of (Q, ...): look `layers` times."""
         places, keys = prepared
         maps, seen = [], question
@@ -90,7 +101,10 @@ class Stacked(nn.Module):
 
 
 class TopDown(nn.Module):
-    """One look (Anderson et al. 2018, as Teney et al. 2018 use it): score of ReLU(place + question), as weights.
+    """One look (Anderson et al. 2018): the score of a place is read from the product of place and question.
+
+    The product of two ReLU layers stands for their gated tanh over both, as in the model that most others are measured
+    against (github.com/hengyuan-hu/bottom-up-attention-vqa): as good, and keys are made once an input.
 
     Args:
         dim: D of places and question.
@@ -107,7 +121,9 @@ class TopDown(nn.Module):
         """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
         return places, functional.relu(self.of_places(places))  # (b, N, D) each
 
-    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor) -> Looked:
+    def forward(
+        self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor
+    ) -> Looked:
         """Each of (Q, ...): look once."""
         places, keys = prepared
         asked = functional.relu(self.of_question(question))[:, None]  # (Q, 1, D)
@@ -119,30 +135,33 @@ class TopDown(nn.Module):
 class CoAttention(nn.Module):
     """Deep co-attention (Yu et al. 2019, encoder-decoder): words attend to words, places to places and to words.
 
-    Normalisation stands before each layer (Xiong et al. 2020): it trains without a warm-up to speak of. The first look of
-    places at places has not met the question and is done once an input, not once a question.
+    Normalisation stands before each layer (Xiong et al. 2020), which trains without a warm-up to speak of. The first
+    look of places at places has not met the question and is done once an input, not once a question.
 
     Args:
         dim: D of places and words.
         layers: of the encoder of words and of the decoder of places.
         dropout: share of what a layer adds hidden while training.
+        reduce: make one vector of the places and one of the words; else both are means, for a fusion that looks itself.
     """
 
-    def __init__(self, dim: int, layers: int, dropout: float):
+    def __init__(self, dim: int, layers: int, dropout: float, reduce: bool = True):
         super().__init__()
         self.encode = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
         self.encode_feed = nn.ModuleList(Feed(dim, dropout) for _ in range(layers))
         self.among = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
-        self.guided = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
+        self.guided = nn.ModuleList(Attend(dim, dropout, elsewhere=True) for _ in range(layers))
         self.feed = nn.ModuleList(Feed(dim, dropout) for _ in range(layers))
         self.norm_words, self.norm_places = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.reduce_words, self.reduce_places = Reduce(dim, dropout), Reduce(dim, dropout)
+        self.reduce = nn.ModuleList(Reduce(dim, dropout) for _ in range(2 * reduce))  # of words, of places
 
     def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The first look of the places (b, N, D) at one another."""
         return (self.among[0](places, places, mask),)  # (b, N, D)
 
-    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor) -> Looked:
+    def forward(
+        self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor
+    ) -> Looked:
         """Each of (Q, ...): words in themselves, then places guided by them, then each in one vector."""
         (places,) = prepared
         words = torch.cat([words, question[:, None]], dim=1)  # (Q, L + 1, D) the whole beside its words
@@ -155,27 +174,32 @@ class CoAttention(nn.Module):
                 places = among(places, places, mask)  # (Q, N, D)
             places = feed(guided(places, words, word_mask))  # (Q, N, D)
         places = self.norm_places(places)
-        question, _ = self.reduce_words(words, word_mask)
-        vector, alpha = self.reduce_places(places, mask)
+        if not self.reduce:
+            means = masked_mean(places, mask), masked_mean(words, word_mask)  # (Q, D) each
+            return Looked(*means, places, mask, words, word_mask, mask.new_zeros(len(mask), 0, mask.shape[1]).float())
+        of_words, of_places = self.reduce
+        question, _ = of_words(words, word_mask)
+        vector, alpha = of_places(places, mask)
         return Looked(vector, question, places, mask, words, word_mask, alpha[:, None])
 
 
 class Attend(nn.Module):
-    """Multi-head attention behind a LayerNorm, with what it looked from added: (Q, N, D), (Q, M, D) -> (Q, N, D)."""
+    """Multi-head attention behind a LayerNorm, added to what comes in: among themselves, or `elsewhere`."""
 
-    def __init__(self, dim: int, dropout: float):
+    def __init__(self, dim: int, dropout: float, elsewhere: bool = False):
         super().__init__()
         self.heads = max(1, dim // HEAD_DIM)
         if dim % self.heads:
             raise ValueError(f"dim must be a multiple of its {self.heads} heads: got {dim}. Use one of {HEAD_DIM}.")
-        self.norm, self.norm_at = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm, self.norm_at = nn.LayerNorm(dim), nn.LayerNorm(dim) if elsewhere else None
         self.query, self.both, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, at: Tensor, mask: Tensor) -> Tensor:
-        """Each of x looks at those of `at` that `mask` (Q, M) lets it; where there is none, it stays as it is."""
-        seen = self.norm(x) if at is x else self.norm_at(at)  # (Q, M, D)
-        q = self.query(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (Q, heads, N, D / heads)
+        """Each of x (Q, N, D) looks at those of `at` (Q, M, D) that `mask` (Q, M) lets it, if any -> (Q, N, D)."""
+        normed = self.norm(x)  # (Q, N, D)
+        seen = self.norm_at(at) if self.norm_at else normed  # (Q, M, D)
+        q = self.query(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (Q, heads, N, D / heads)
         k, v = self.both(seen).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (Q, heads, M, D / heads)
         some = mask.any(dim=1)  # (Q,)
         allowed = (mask | ~some[:, None])[:, None, None]  # (Q, 1, 1, M)
@@ -203,9 +227,7 @@ class Reduce(nn.Module):
 
     def __init__(self, dim: int, dropout: float):
         super().__init__()
-        self.score = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, 1, bias=False)
-        )
+        self.score = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, 1, bias=False))
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(Q, N, D), (Q, N) -> (Q, D) and the weights (Q, N)."""
@@ -216,16 +238,19 @@ class Reduce(nn.Module):
 def one_place(seen: Tensor, question: Tensor, words: Tensor, word_mask: Tensor, attention: Tensor) -> Looked:
     """What a single look gave: to a fusion that looks for itself, what was seen is one place."""
     mask = (attention.sum(dim=(1, 2)) > 0)[:, None]  # (Q, 1)
-    return Looked(seen, question, seen[:, None], mask, words, word_mask, attention)
+    return Looked(seen, question, seen[:, None], mask, words, word_mask, attention, all_places=False)
 
 
-def build_attention(choice: str, dim: int, dropout: float) -> nn.Module | None:
-    """What `choice` names; None for "none"."""
+Attention: TypeAlias = Stacked | TopDown | CoAttention
+
+
+def build_attention(choice: str, dim: int, dropout: float, reduce: bool = True) -> Attention | None:
+    """What `choice` names; None for "none". `reduce` is False for a fusion that looks itself."""
     name, layers = attention_and_layers(choice)
-    makers: dict[str, Callable[[], nn.Module | None]] = {
+    makers: dict[str, Callable[[], Attention | None]] = {
         "none": lambda: None,
         "san": lambda: Stacked(dim, layers, dropout),
         "topdown": lambda: TopDown(dim, dropout),
-        "mcan": lambda: CoAttention(dim, layers, dropout),
+        "mcan": lambda: CoAttention(dim, layers, dropout, reduce),
     }
     return makers[name]()

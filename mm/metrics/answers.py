@@ -15,12 +15,13 @@ from mm.vocabulary import tokenize
 
 ENOUGH = 3  # people of the other nine who gave an answer make it right (Antol et al. 2015, section 3)
 ECE_BINS = 15  # Guo et al. 2017
-NUMBERS = dict(zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True))
+_COUNTED = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = {word: str(number) for number, word in enumerate(_COUNTED)}
 ARTICLES = ("a", "an", "the")
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA = re.compile(r"\d,\d")
-_FULL_STOP = re.compile(r"\.(?!\d)")  # meant to spare the decimal point of ".5" and of "5." alike, spares only the first
+_FULL_STOP = re.compile(r"\.(?!\d)")  # meant to spare the points of ".5" and "5." alike, spares only the first
 _MOST_STOPS = 32  # re.UNICODE, which the official tool passes where the number of replacements belongs
 # Written with any one of its apostrophes left out, a word gets it back.
 _CONTRACTIONS = """
@@ -75,13 +76,13 @@ def strict(text: str) -> str:
     """An answer by its words alone: as `mm.vocabulary.tokenize` reads them, number words as digits, no articles.
 
     Unlike `official` it is asked always, so "Black." is "black" also where all people agree; "none" is no number; an
-    answer that is nothing but an article stays.
+    answer that is nothing but an article stays, and so does one of signs alone.
 
-    >>> strict("Two dogs."), strict("Black."), strict("none"), strict("A")
-    ('2 dogs', 'black', 'none', 'a')
+    >>> strict("Two dogs."), strict("Black."), strict("none"), strict("A"), strict("?")
+    ('2 dogs', 'black', 'none', 'a', '?')
     """
     words = [NUMBERS.get(word, word) for word in tokenize(text)]
-    return " ".join([word for word in words if word not in ARTICLES] or words)
+    return " ".join([word for word in words if word not in ARTICLES] or words) or _stripped(text)
 
 
 def accuracy(prediction: str, answers: Sequence[str], normalise: Callable[[str], str] = official) -> float:
@@ -107,20 +108,27 @@ def accuracy(prediction: str, answers: Sequence[str], normalise: Callable[[str],
             given, answers = official(given), [official(answer) for answer in answers]
     else:
         given, answers = normalise(prediction), [normalise(answer) for answer in answers]
-    return share(answers.count(given), len(answers))
+    if (matches := answers.count(given)) > ENOUGH:
+        return 1.0
+    return _mean(tuple(answer == given for answer in answers)) if matches else 0.0
 
 
-@functools.cache
 def share(matches: int, people: int) -> float:
     """What an answer earns that so many of so many people gave: 0, 0.3, 0.6, 0.9, 1 of ten.
 
     >>> [round(share(matches, 10), 9) for matches in range(6)]
     [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]
     """
-    if people == 1:
-        return float(matches)
-    of_those = min(1.0, (matches - 1) / ENOUGH) if matches else 0.0  # one of them does not count himself
-    return (matches * of_those + (people - matches) * min(1.0, matches / ENOUGH)) / people
+    return _mean(tuple(person < matches for person in range(people))) if people > 1 else float(matches)
+
+
+@functools.lru_cache(maxsize=2**12)
+def _mean(gave: tuple[bool, ...]) -> float:
+    """Mean of min(1, others who gave the answer / 3), added up person by person: the last bit depends on the order."""
+    matches, total = sum(gave), 0.0
+    for one in gave:
+        total += min(1.0, (matches - one) / ENOUGH)
+    return total / len(gave)
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
@@ -132,13 +140,25 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
 
 
 def consensus(answers: Sequence[str]) -> str:
-    """What most people said, normalised; of several the first."""
-    scores = [strict(answers[0])] if len(answers) == 1 else [official(answer) for answer in answers]
-    return max(dict.fromkeys(scores), key=scores.count)
+    """What most people said, normalised; of several the first.
+
+    Raises:
+        ValueError: no answers.
+    """
+    if not answers:
+        raise ValueError("people must have said something to agree on: got no answers. Leave such questions out.")
+    said = [strict(answers[0])] if len(answers) == 1 else [official(answer) for answer in answers]
+    return max(dict.fromkeys(said), key=said.count)
 
 
 def by_type(scores: np.ndarray, types: Sequence[str], prefix: str = "accuracy") -> dict[str, float]:
-    """{"accuracy/colour": mean, ...}, sorted; questions of unknown type "" are left out."""
+    """{"accuracy/colour": mean, ...}, sorted; questions of unknown type "" are left out.
+
+    Raises:
+        ValueError: not one type a score.
+    """
+    if len(scores) != len(types):
+        raise ValueError(f"each score must have a type: got {len(scores)} scores and {len(types)} types.")
     names = np.asarray(types)
     return {f"{prefix}/{name}": float(scores[names == name].mean()) for name in sorted(set(types)) if name}
 
@@ -152,13 +172,18 @@ def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 
         bins: of equal width; a confidence on an edge belongs to the bin below.
 
     Raises:
-        ValueError: lengths differ, nothing is given, or a confidence outside 0..1.
+        ValueError: lengths differ, nothing is given, a confidence outside 0..1, or no bins.
     """
     if len(confidences) != len(correct) or not len(correct):
-        raise ValueError(f"each answer must have a confidence: got {len(confidences)} of {len(correct)}, none is none.")
-    if confidences.min() < 0 or confidences.max() > 1:
+        raise ValueError(
+            f"each answer must have a confidence, and there must be one at least: got {len(confidences)} confidences "
+            f"of {len(correct)} answers."
+        )
+    if not (confidences.min() >= 0 and confidences.max() <= 1):  # also where one is not a number
         raise ValueError(f"confidences must lie in 0..1: got {confidences.min()} to {confidences.max()}.")
-    number = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)  # (n,)
+    if bins < 1:
+        raise ValueError(f"there must be at least one bin: got {bins}.")
+    number = np.searchsorted(np.arange(1, bins) / bins, confidences)  # (n,)
     gap = np.bincount(number, confidences - correct, minlength=bins)  # (bins,)
     return float(np.abs(gap).sum() / len(correct))
 
@@ -180,7 +205,17 @@ def evaluate(
     Returns:
         metrics: `accuracy` (official), `accuracy_strict`, and the official one by both kinds of type.
         scores: (n,) official, in the order of `predictions`.
+
+    Raises:
+        ValueError: no predictions, or one of a question without answers.
     """
+    if not predictions:
+        raise ValueError("there must be a prediction at least to be scored: got none.")
+    if unknown := [question for question in predictions if not answers.get(question)]:
+        raise ValueError(
+            f"predictions must be of questions with answers: {len(unknown)} of {len(predictions)} are not, the first "
+            f"is of {unknown[0]!r}. Hidden test sets are scored elsewhere."
+        )
     scores = np.array([accuracy(given, answers[question]) for question, given in predictions.items()])  # (n,)
     strictly = [accuracy(given, answers[question], strict) for question, given in predictions.items()]
     metrics = {"accuracy": float(scores.mean()), "accuracy_strict": float(np.mean(strictly))}

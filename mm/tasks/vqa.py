@@ -27,6 +27,7 @@ from mm.naming import known
 from mm.tasks.vqa_model import AnswerModel
 
 ANSWERER_FILE = "answerer.json"  # in a checkpoint: the answers, which it takes to rebuild the head
+QUESTION_ONLY = "question_only"  # in a run folder: the run of the control
 CHANGEABLE = ("data.*", "encoder.*.cache", "loop.device")  # settings that a finished run may be given anew
 
 
@@ -46,6 +47,7 @@ class VQA:
     modalities: list[str] = field(default_factory=lambda: ["image", "audio"])  # asked about; [] = question only
     answers: int = 3000  # the most frequent answers of the training questions, at most
     min_count: int = 1  # training questions that an answer needs
+    changing_prior: bool = False  # answers that are frequent in train are rare in test: see mm.tasks.vqa_data.load
     questions: int = 0  # of an item in a batch, in turns; 0 = all it has
     encoder: EncodersConfig = field(default_factory=EncodersConfig)
     head: AnswererConfig = field(default_factory=AnswererConfig)

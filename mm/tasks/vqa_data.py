@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mm import data
-from mm.data import Batches, Cache, Item, Pairs, Question, readable
+from mm.data import Batches, Cache, Item, Pairs, Question, readable, stable_id
 from mm.data.gallery import Prepare
 from mm.distributed import rank, world_size
-from mm.metrics.answers import soft_scores
+from mm.metrics.answers import consensus, soft_scores
 from mm.tasks.vqa import VQA
 from mm.tasks.vqa_model import AnswerModel
 
+KEPT = 0.9  # share of the questions that a split with a changing prior keeps, of the answers that it keeps most of
 
-def load(cfg: VQA, split: str) -> Sequence[Item]:
-    """The items of a split with their questions.
 
-    Raises:
-        ValueError: it has no questions, or lacks what they are about.
+def load(cfg: VQA, splits: Sequence[str] = ("train", "val", "test")) -> list[Sequence[Item]]:
+    """The items of some splits with their questions.
+
+    With `changing_prior` train and val keep of each question type mostly the questions with some answers, test mostly
+    those with the others, as VQA-CP has it (Agrawal et al. 2018): who answers by what was frequent is mostly wrong.
+    Pictures stay in their split, and every answer occurs in all.
     """
-    return data.load_asked(cfg.data, split, cfg.seed, cfg.modalities)
+    found = [data.load_asked(cfg.data, split, cfg.seed, cfg.modalities) for split in splits]
+    if not cfg.changing_prior:
+        return found
+    shares = train_shares(data.load_asked(cfg.data, "train", cfg.seed, []))
+    return [data.kept(items, Mostly(shares, split == "test")) for split, items in zip(splits, found, strict=True)]
+
+
+def train_shares(train: Sequence[Item]) -> dict[tuple[str, str], float]:
+    """{(type, answer): share of these questions that train keeps}, evenly from `KEPT` to 1 - `KEPT` within each type.
+
+    Which answers keep most is drawn from their names, so that it is the same wherever it is asked.
+    """
+    answers: dict[str, set[str]] = defaultdict(set)
+    for question in data.questions_of(train):
+        answers[question.type].add(consensus(question.answers))
+    shares = {}
+    for kind, different in answers.items():
+        ranked = sorted(different, key=lambda answer: stable_id(f"{kind} {answer}"))
+        for rank_, answer in enumerate(ranked):
+            shares[kind, answer] = KEPT - (2 * KEPT - 1) * rank_ / max(len(ranked) - 1, 1)
+    return shares
+
+
+class Mostly:
+    """Whether a split keeps a question: a draw by its id, with the share of its type and answer.
+
+    Args:
+        shares: of train, see `train_shares`; a type and answer that train has not are half and half.
+        test: keep what train does not.
+    """
+
+    def __init__(self, shares: Mapping[tuple[str, str], float], test: bool):
+        self.shares, self.test = shares, test
+
+    def __call__(self, question: Question) -> bool:
+        """Keep it?"""
+        share = self.shares.get((question.type, consensus(question.answers)), 0.5)
+        return (stable_id(question.id) / 2**63 < share) != self.test
 
 
 class Targets:
@@ -64,4 +105,3 @@ def training_batches(model: AnswerModel, items: Sequence[Item], cfg: VQA) -> Bat
 def caches(model: AnswerModel, items: Sequence[Item], cfg: VQA, views: int = 1) -> dict[str, Cache]:
     """What the frozen parts say of every source of some items, read from disk or computed now."""
     return data.caches({m: model.encoder(m) for m in sorted(model.cached)}, items, cfg.data, views)
-

@@ -14,6 +14,7 @@ from mm.data.gallery import read
 from mm.data.item import Source
 from mm.features import Features, pad
 from mm.heads.answerer import Answer, Answerer, Scored
+from mm.vocabulary import tokenize
 
 TOP = 5  # answers that are told
 
@@ -64,7 +65,6 @@ class AnswerModel(nn.Module):
                 about[modality] = inputs_of(text.rows, batch[modality].rows)
         return self.head(self.features("text", text), contents, about)
 
-    @torch.no_grad()
     def answer(
         self,
         images: Sequence[Source | None] | None,
@@ -73,8 +73,6 @@ class AnswerModel(nn.Module):
         sounds: Sequence[Source | None] | None = None,
         choices: Sequence[Sequence[str]] | None = None,
         top: int = TOP,
-        batch_size: int = 64,
-        cache: Mapping[str, Cache] | None = None,
     ) -> list[Answer]:
         """Answers to questions, in eval mode; question k is about picture k, sound k, or both.
 
@@ -82,10 +80,8 @@ class AnswerModel(nn.Module):
             images: files or arrays; None in the place of a question that is about none, or of all of them.
             questions: sentences.
             sounds: as `images`.
-            choices: of multiple choice: the answers each question chooses from; an empty one = any.
+            choices: of multiple choice: the answers that each question chooses from; an empty one = any.
             top: answers told of each, at least 1.
-            batch_size: questions at once.
-            cache: {modality: trunk outputs of these sources}; they are not decoded then.
 
         Raises:
             ValueError: numbers of questions and of pictures or sounds differ, a question without a word, without a
@@ -95,19 +91,41 @@ class AnswerModel(nn.Module):
         """
         given = {"image": images, "audio": sounds}
         self.check(questions, given, top)
-        sources = {modality: given[modality] for modality in self.contents}
+        sources = {modality: all_ for modality in self.contents if (all_ := given[modality]) is not None}
+        return self.told(questions, sources, choices, top)
+
+    @torch.no_grad()
+    def told(
+        self,
+        questions: Sequence[str],
+        sources: Mapping[str, Sequence[Source | None]],
+        choices: Sequence[Sequence[str]] | None = None,
+        top: int = TOP,
+        cache: Mapping[str, Cache] | None = None,
+        batch_size: int = 64,
+    ) -> list[Answer]:
+        """Answers as `answer` gives them, also to questions of unknown words: a test set asks what it likes.
+
+        Args:
+            questions: sentences.
+            sources: {modality: what each question is about, or None}.
+            choices: see `answer`.
+            top: see `answer`.
+            cache: {modality: trunk outputs of these sources}; they are not decoded then.
+            batch_size: questions at once.
+        """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         answers: list[Answer] = []
         try:
             for start in range(0, len(questions), batch_size):
                 part = slice(start, start + batch_size)
-                rows = {modality: (all_ or [])[part] for modality, all_ in sources.items()}
-                scored, grids = self.scored(questions[part], rows, cache or {})
+                some = {modality: all_[part] for modality, all_ in sources.items()}
+                scored, grids = self.scored(questions[part], some, cache or {})
                 allowed = self.allowed(choices[part] if choices else [()] * len(questions[part]))
                 logits = scored.logits.float().cpu().masked_fill(~allowed, float("-inf"))  # (Q, K)
                 probabilities = logits.sigmoid() if self.independent else logits.softmax(dim=-1)
-                answers += told(self.head.answers, probabilities, scored, grids, top)
+                answers += ranked(self.head.answers, probabilities, scored, grids, top)
         finally:
             for module, training in modes:
                 module.training = training
@@ -123,10 +141,14 @@ class AnswerModel(nn.Module):
             if sources is None:
                 continue
             if len(sources) != len(questions):
-                raise ValueError(f"each question needs its {modality}, or None: got {len(sources)} of {len(questions)}.")
+                raise ValueError(
+                    f"each question needs its {modality}, or None: got {len(sources)} of {len(questions)}."
+                )
             if modality not in self.contents and any(source is not None for source in sources):
                 known = " and ".join(self.contents) or "nothing but the question"
-                raise ValueError(f"this model was trained on {known}: got {modality}. Use a run that was trained on it.")
+                raise ValueError(
+                    f"this model was trained on {known}: got {modality}. Use a run that was trained on it."
+                )
         for number, question in enumerate(questions):
             check_question(question, self.encoder("text"))
             if self.contents and not any(sources and sources[number] is not None for sources in given.values()):
@@ -144,9 +166,9 @@ class AnswerModel(nn.Module):
             encoder = self.encoder(modality)
             first: dict[Any, int] = {}  # a picture that several questions are about is seen once
             numbers = [-1 if s is None else first.setdefault(key(s), len(first)) for s in all_]
-            if not first:
+            chosen = {number: source for number, source in zip(numbers, all_, strict=True) if source is not None}
+            if not chosen:
                 continue
-            chosen = {number: source for number, source in zip(numbers, all_, strict=True) if number >= 0}
             prepare = cache[modality].row if modality in cache else encoder.prepare
             tensors = [read(prepare, source, 0, f"{modality} of the question") for source in chosen.values()]
             values, lengths = pad(tensors)
@@ -177,19 +199,17 @@ def check_question(question: str, encoder: encoders.Encoder) -> None:
     """Reject a question that says nothing to the model.
 
     Raises:
-        ValueError: it is empty, or the model knows none of its words.
+        ValueError: it has no word, or the model knows none of its words.
     """
-    if not question.strip():
-        raise ValueError("a question must not be empty: got ''.")
-    unknown = getattr(encoder, "unknown_words", None)
-    vocabulary = getattr(encoder, "vocabulary", None)  # a transformers tokenizer knows parts of any word
-    if unknown is None or vocabulary is None:
-        return
-    missing = unknown(question)
-    if missing and all(word in missing for word in words_of(question)):
-        near = [word for one in missing for word in vocabulary.nearest(one)]
-        hint = f" Like them: {', '.join(dict.fromkeys(near))}." if near else ""
-        raise ValueError(f"the model knows no word of {question!r}: it never met {', '.join(missing)}.{hint}")
+    words = set(tokenize(question))
+    if not words:
+        raise ValueError(f"a question must have words: got {question!r}.")
+    unknown = cast(Any, encoder).unknown_words(question)
+    if words <= set(unknown):
+        vocabulary = getattr(encoder, "vocabulary", None)  # a transformers tokenizer has pieces of words
+        near = [word for one in unknown for word in vocabulary.nearest(one)] if vocabulary else []
+        hint = f" Words like them: {', '.join(dict.fromkeys(near))}." if near else ""
+        raise ValueError(f"the model knows no word of {question!r}: it never met {', '.join(unknown)}.{hint}")
 
 
 def inputs_of(questions: Tensor, inputs: Tensor) -> Tensor:
@@ -211,18 +231,18 @@ def key(source: Source) -> Any:
     return str(source) if not hasattr(source, "shape") else id(source)
 
 
-def told(
+def ranked(
     answers: Sequence[str], probabilities: Tensor, scored: Scored, grids: Mapping[str, tuple[int, ...]], top: int
 ) -> list[Answer]:
     """The answers of Q questions by their probabilities (Q, K)."""
     best, numbers = probabilities.topk(min(top, len(answers)))  # (Q, top)
     found = []
     for row, (shares, ranks) in enumerate(zip(best.tolist(), numbers.tolist(), strict=True)):
-        ranked = [(answers[number], share) for number, share in zip(ranks, shares, strict=True) if share > 0]
+        best_first = [(answers[number], share) for number, share in zip(ranks, shares, strict=True) if share > 0]
         attention, start = {}, 0
         for modality, places in scored.places.items():
             assert scored.attention is not None
             attention[modality] = scored.attention[row, :, start : start + places].float().cpu()  # (G, N)
             start += places
-        found.append(Answer(ranked[0][0], ranked, attention, dict(grids)))
+        found.append(Answer(best_first[0][0], best_first, attention, dict(grids)))
     return found

@@ -60,11 +60,10 @@ def answer_items(
     sources = swap(sources)
     asked = [(number, question) for number, item in enumerate(every) for question in item.questions]
     rows = {modality: [all_[number] for number, _ in asked] for modality, all_ in sources.items()}
-    told = model.answer(
-        rows.get("image"),
+    told = model.told(
         [reword(question.text) for _, question in asked],
-        sounds=rows.get("audio"),
-        choices=[question.choices for _, question in asked],
+        rows,
+        [question.choices for _, question in asked],
         cache=caches(model, items, cfg),
     )
     return Answered([question for _, question in asked], [number for number, _ in asked], told)
