@@ -178,9 +178,10 @@ def matched(results: Mapping[str, str], questions: Mapping[str, Question], where
     """
     unknown = [name for name in results if name not in questions]
     if unknown:
+        near = "" if _NUMBER.fullmatch(unknown[0]) else hint(unknown[0], questions)  # numbers are all alike
         raise ValueError(
             f"results must be of the annotated questions: {len(unknown)} of {len(results)} are not, the first is "
-            f"{unknown[0]!r} in {where}.{hint(unknown[0], questions)} Are they the results of another split?"
+            f"{unknown[0]!r} in {where}.{near} Are they the results of another split?"
         )
     missing = [name for name in questions if name not in results]
     if missing:

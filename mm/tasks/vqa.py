@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mm import data, encoders
-from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig, check_changes
+from mm.checks import check_changes, check_idle
+from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.data import Question
 from mm.distributed import init
 from mm.heads.answerer import Answerer, AnswererConfig, Scored
+from mm.heads.looking import attention_and_layers
 from mm.losses import answer_bce, answer_softmax
 from mm.metrics.answers import consensus
 from mm.naming import known
@@ -84,7 +86,7 @@ def frequent_answers(questions: Sequence[Question], most: int, min_count: int) -
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     found = [answer for answer, count in ranked[:most] if count >= min_count]
     if not found:
-        raise ValueError(f"no answer is given {min_count} times: lower min_count (the most frequent: {ranked[0]}).")
+        raise ValueError(f"no answer is given {min_count} times: lower min_count (the most frequent: {ranked[0][0]!r}).")
     return found
 
 
@@ -116,15 +118,26 @@ def check(cfg: VQA) -> None:
         known(modality, ("image", "audio"), "modality")
     if len(set(cfg.modalities)) < len(cfg.modalities):
         raise ConfigError(f"modalities must differ: got {cfg.modalities}.")
+    attention, _ = attention_and_layers(cfg.head.attention)
+    check_idle(cfg, idle(cfg, attention))
     if cfg.answers < 1 or cfg.min_count < 1 or cfg.questions < 0:
         raise ConfigError(
             "answers and min_count must be at least 1, questions at least 0: got "
             f"{cfg.answers}, {cfg.min_count} and {cfg.questions}."
         )
-    if cfg.encoder.text.cache:
-        raise ConfigError("questions are not cached: leave out encoder.text.cache.")
     if "audio" in cfg.modalities:
         data.check_sample_rate(cfg.data.name, cfg.encoder.audio.sample_rate)
+
+
+def idle(cfg: VQA, attention: str) -> list[str]:
+    """The settings that question answering does not read, or does not with these others.
+
+    Encoders of modalities that the run does without may be described: leaving one out is one word then.
+    """
+    keys = ["data.eval_views", "data.eval_folds", "data.complete", "encoder.text.cache"]
+    if attention == "none" and cfg.head.fusion != "ban":
+        keys.append("head.positions")
+    return keys
 
 
 def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[AnswerModel, VQA]:
