@@ -44,9 +44,9 @@ from mm.naming import known
 __all__ = [
     "MODALITIES",
     "READERS",
+    "AskedScenes",
     "Batches",
     "Cache",
-    "AskedScenes",
     "DamagedCacheError",
     "Entry",
     "Inputs",

@@ -7,6 +7,7 @@ whose making all colours, shapes, sides and orders are alike (`ASKERS`).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -70,7 +71,7 @@ def compare_names(rng: np.random.Generator) -> tuple[list[int], Asked]:
     words = different(_WORDS[known], 2, rng)
     answer = rng.random() < 0.5
     values = different(_WORDS[compared], 1, rng) * 2 if answer else different(_WORDS[compared], 2, rng)
-    numbers = []
+    numbers: list[int] = []
     for word, value in zip(words, values, strict=True):
         numbers += draw(kinds(**{known: word, compared: value}), 1, rng)
     numbers += draw(others(*(kinds(**{known: word}) for word in words)), more(2, rng) - 2, rng)
@@ -85,7 +86,7 @@ def compare_sizes(rng: np.random.Generator) -> tuple[list[int], Asked]:
     answer = rng.random() < 0.5
     no = (("small", "large"), ("small", "small"), ("large", "large"))
     sizes = ("large", "small") if answer else no[rng.integers(len(no))]
-    numbers = []
+    numbers: list[int] = []
     for phrase, size in zip((first, second), sizes, strict=True):
         numbers += kinds(phrase.shape, phrase.colour, size)
     named = (kinds(phrase.shape, phrase.colour) for phrase in (first, second))
@@ -189,10 +190,11 @@ def matches(phrase: Phrase, thing: Thing | Phrase) -> bool:
     return all(said in ("", fact) for said, fact in zip(phrase, thing[:3], strict=True))
 
 
-def kinds(shape: str = "", colour: str = "", size: str = "") -> list[int]:
+@functools.cache
+def kinds(shape: str = "", colour: str = "", size: str = "") -> tuple[int, ...]:
     """The kinds that a phrase is true of."""
     phrase = Phrase(shape, colour, size)
-    return [number for number, kind in enumerate(_KINDS) if matches(phrase, kind)]
+    return tuple(number for number, kind in enumerate(_KINDS) if matches(phrase, kind))
 
 
 def others(*groups: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def _restored() -> dict[str, str]:
     return found
 
 
-_RESTORED = _restored()
+RESTORED = _restored()
 
 
 def _stripped(text: str) -> str:
@@ -68,7 +68,7 @@ def official(text: str) -> str:
             text = text.replace(mark, "" if comma or f"{mark} " in given or f" {mark}" in given else " ")
     text = _FULL_STOP.sub("", text, count=_MOST_STOPS)
     words = (NUMBERS.get(word, "0" if word == "none" else word) for word in text.lower().split())
-    return " ".join(_RESTORED.get(word, word) for word in words if word not in ARTICLES)
+    return " ".join(RESTORED.get(word, word) for word in words if word not in ARTICLES)
 
 
 @functools.lru_cache(maxsize=2**18)
@@ -111,6 +111,45 @@ def accuracy(prediction: str, answers: Sequence[str], normalise: Callable[[str],
     if (matches := answers.count(given)) > ENOUGH:
         return 1.0
     return _mean(tuple(answer == given for answer in answers)) if matches else 0.0
+
+
+def accuracies(given: Iterable[str], said: Iterable[Sequence[str]]) -> np.ndarray:
+    """The official accuracy of many answers, equal to `accuracy` of each: (n,).
+
+    Every different string is normalised once.
+
+    Args:
+        given: n answers of a model.
+        said: what people answered, of each question.
+
+    Raises:
+        ValueError: a question without answers, or numbers that differ.
+    """
+    stripped, normal = _Memory(_stripped), _Memory(official)
+    scores = []
+    for answer, people in zip(given, said, strict=True):
+        if len(people) < 2:
+            scores.append(accuracy(answer, people))
+            continue
+        same = people.count(people[0]) == len(people) or len(set(map(stripped.__getitem__, people))) == 1
+        memory = stripped if same else normal
+        answer, answers = memory[answer], list(map(memory.__getitem__, people))
+        matches = answers.count(answer)
+        few = 0 < matches <= ENOUGH
+        scores.append(_mean(tuple([one == answer for one in answers])) if few else float(matches > 0))
+    return np.array(scores)
+
+
+class _Memory(dict[str, str]):
+    """{text: function(text)}, computed when it is first asked for."""
+
+    def __init__(self, function: Callable[[str], str]):
+        super().__init__()
+        self.function = function
+
+    def __missing__(self, text: str) -> str:
+        self[text] = self.function(text)
+        return self[text]
 
 
 def share(matches: int, people: int) -> float:
@@ -216,7 +255,7 @@ def evaluate(
             f"predictions must be of questions with answers: {len(unknown)} of {len(predictions)} are not, the first "
             f"is of {unknown[0]!r}. Hidden test sets are scored elsewhere."
         )
-    scores = np.array([accuracy(given, answers[question]) for question, given in predictions.items()])  # (n,)
+    scores = accuracies(predictions.values(), (answers[question] for question in predictions))  # (n,)
     strictly = [accuracy(given, answers[question], strict) for question, given in predictions.items()]
     metrics = {"accuracy": float(scores.mean()), "accuracy_strict": float(np.mean(strictly))}
     metrics |= by_type(scores, [answer_types[question] for question in predictions])

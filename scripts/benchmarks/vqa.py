@@ -1,6 +1,5 @@
 """Answers: the official accuracy, and an epoch over features that are larger than memory."""
 
-import functools
 import hashlib
 import itertools
 import json
@@ -14,17 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.result import STATUS, Result, alternate, in_own_process, status_kb
 from mm.data import Batches, Cache, Item, Pairs, Question
-from mm.data.cache import FORMAT, ROW
-from mm.data.gallery import stable_id
+from mm.data.cache_writer import FORMAT, ROW
+from mm.encoders import TextEncoder
+from mm.engine import keep_freed_memory
 from mm.features import Features
 from mm.heads.answerer import Answerer, AnswererConfig
 from mm.losses import answer_bce
 from mm.metrics import answers as metrics
 
-MARKS = ";/[]\"{}()=+\\_-><@`,?!"
+ANSWERS = 3129  # of VQA v2, as all since Teney et al. 2018
+BATCH = 512  # questions
+MOST_WAIT = 0.05  # share of a step
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
 
 
 class OfficialLoop:
@@ -111,40 +115,87 @@ def sparse_cache(folder: Path, sources: Sequence[str], places: int, dim: int) ->
     return Cache(folder, list(sources))
 
 
-def epoch(images: int, asked: int, places: int, dim: int, steps: int, trained: int) -> str:
-    """Read `steps` batches of an epoch, train on the first `trained` of them; numbers as JSON."""
-    torch.set_num_threads(1)
-    answers = [f"answer {k}" for k in range(3129)]
-    one = torch.zeros(len(answers)).index_fill_(0, torch.tensor([5]), 1.0)  # (K,)
+def one_token_a_word(text: str, view: int) -> Tensor:
+    """A question as a text encoder would prepare it."""
+    return torch.arange(4, 4 + len(text.split()))
+
+
+class FirstAnswer:
+    """Targets of a question: the first of K answers."""
+
+    def __init__(self, answers: int):
+        self.scores = torch.eye(answers)[0]
+
+    def __call__(self, question: Question) -> Tensor:
+        """(K,)."""
+        return self.scores
+
+
+def read_epoch(folder: Path, images: int, asked: int, places: int, dim: int, workers: int = 0) -> Iterator[dict]:
+    """Batches of some 512 questions, `asked` to each of so many pictures, whose maps lie in a file."""
+    sources = [f"picture {number}" for number in range(images)]
+    cache = sparse_cache(folder, sources, places, dim)
+    text = "how many people are there"
+    items = [
+        Item(name, name, image=(name,), questions=tuple(Question(f"{name} {k}", text, ("2",)) for k in range(asked)))
+        for name in sources
+    ]
+    pairs = Pairs(items, {"text": one_token_a_word}, texts=0, cache={"image": cache}, answer=FirstAnswer(ANSWERS))
+    return Batches(pairs, max(BATCH // asked, 1), workers=workers)(0)
+
+
+def epoch_memory_mb(images: int, asked: int, places: int, dim: int, steps: int) -> float:
+    """Peak memory of a process that reads so many batches, everything counted."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = [f"picture {i}" for i in range(images)]
-        cache = sparse_cache(Path(folder), sources, places, dim)
-        before = status_kb("VmRSS")
-        items = [
-            Item(name, name, image=(name,), questions=tuple(Question(f"{i}-{k}", "what is it", ("a",)) for k in range(asked)))
-            for i, name in enumerate(sources)
-        ]
-        tokens = functools.partial(lambda text, view: torch.tensor([5, 6, 7, 8, 9, 10]))
-        pairs = Pairs(items, {"text": tokens}, texts=0, cache={"image": cache}, answer=lambda question: one)
-        batches = iter(Batches(pairs, 512 // asked, workers=0)(0))
-        head = Answerer({"image": (dim, dim)}, (512, 512), answers, AnswererConfig(dim=512, hidden=1024))
-        waited = worked = 0.0
-        for step in range(steps):
+        for _ in itertools.islice(read_epoch(Path(folder), images, asked, places, dim), steps):
+            pass
+    return status_kb("VmHWM") * 1.024e-3
+
+
+def epoch_wait(images: int, asked: int, places: int, dim: int, steps: int) -> float:
+    """Share of the time that training steps wait for their batches, with one loading process."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    answers = [f"answer {number}" for number in range(ANSWERS)]
+    torch.manual_seed(0)
+    head = Answerer({"image": (dim, dim)}, (512, 512), answers, AnswererConfig(dim=512, hidden=1024))
+    text = TextEncoder([f"word{number}" for number in range(5000)], "gru", hidden=512)
+    waited = worked = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        batches = read_epoch(Path(folder), images, asked, places, dim, workers=1)
+        next(batches)  # the process starts
+        for _ in range(steps):
             begun = time.perf_counter()
             batch = next(batches)
-            waited += (time.perf_counter() - begun) * (step < trained)
-            if step < trained:
-                begun = time.perf_counter()
-                image, text = batch["image"], batch["text"]
-                map = image.values  # (b, N, D)
-                seen = Features(map, torch.ones(map.shape[:2], dtype=torch.bool), map.mean(1), (places,))
-                words = torch.randn(len(text.rows), 6, 512)
-                question = Features(words, torch.ones(words.shape[:2], dtype=torch.bool), words.mean(1), (6,))
-                scored = head(question, {"image": seen}, {"image": text.rows})
-                answer_bce(scored.logits, batch["answer"]).backward()
-                worked += time.perf_counter() - begun
-        known = {"file_gb": images * places * dim * 2 / 1e9, "items_mb": before / 1024, "peak_mb": status_kb("VmHWM") / 1024}
-        return json.dumps(known | {"wait": waited / (waited + worked)})
+            waited += time.perf_counter() - begun
+            begun = time.perf_counter()
+            places_seen, asked_of = batch["image"], batch["text"]
+            mask = torch.ones(places_seen.values.shape[:2], dtype=torch.bool)  # (b, N)
+            seen = Features(places_seen.values, mask, places_seen.values.mean(1), (places,))
+            scored = head(text(asked_of.values, asked_of.lengths), {"image": seen}, {"image": asked_of.rows})
+            answer_bce(scored.logits, batch["answer"]).backward()
+            worked += time.perf_counter() - begun
+    return waited / (waited + worked)
 
 
-__all__ = ["STATUS", "Result", "bench_official", "epoch", "in_own_process", "stable_id"]
+def bench_epoch(
+    images: int = 82_783, asked: int = 5, places: int = 49, dim: int = 2048, steps: int = 2000, trained: int = 20
+) -> Iterator[Result]:
+    """An epoch of VQA v2's size over maps of ResNet in a file that is larger than memory may be.
+
+    Args:
+        images: of train2014.
+        asked: questions about each.
+        places, dim: of a map.
+        steps: batches that are read.
+        trained: batches that are trained on, for the share of waiting.
+    """
+    size_mb = images * places * dim * 2e-6
+    setting = f"{images * asked:,} questions, {images:,} maps of {places} x {dim} in a file of {size_mb / 1e3:.1f} GB"
+    if STATUS.exists():
+        peak = in_own_process(epoch_memory_mb, images, asked, places, dim, steps)
+        yield Result(
+            "vqa_epoch, memory", "MB", peak, size_mb, 8.0, {}, f"{setting}; {steps:,} batches; against the file"
+        )
+    wait = in_own_process(epoch_wait, images, asked, places, dim, trained)
+    yield Result("vqa_epoch, waiting", "share", wait, MOST_WAIT, 1.0, {}, f"{setting}; {trained} training steps")

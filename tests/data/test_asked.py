@@ -127,14 +127,14 @@ def short(question: Question) -> bool:
     return len(question.text) < 40
 
 
-def of_colour(question: Question) -> bool:
-    return question.type in ("colour", "count")
+def of_two_types(question: Question) -> bool:
+    return question.type in ("colour", "relation")
 
 
 def test_questions_that_are_kept() -> None:
     split = AskedScenes("train", 100, 2, World(texture=0.0), seen=True, heard=False)
-    chosen = kept(kept(split, short), of_colour)
-    expected = [question for question in questions_of(split) if short(question) and of_colour(question)]
+    chosen = kept(kept(split, short), of_two_types)
+    expected = [question for question in questions_of(split) if short(question) and of_two_types(question)]
     assert list(questions_of(chosen)) == expected and 0 < len(expected) < len(list(questions_of(split)))
     assert len(chosen) == 100 and list(questions_of(unseen(chosen))) == expected
     for i in (0, 50, 99):
@@ -142,8 +142,8 @@ def test_questions_that_are_kept() -> None:
         assert set(chosen[i].questions) <= set(split[i].questions) and chosen[i].audio == ()
     assert list(questions_of(pickle.loads(pickle.dumps(chosen)))) == expected
     on_disk = Items(Item(name := split.name(i), name, questions=split.questions(i)) for i in range(100))
-    left = kept(on_disk, of_colour)
-    assert list(questions_of(left)) == [question for question in questions_of(split) if of_colour(question)]
+    left = kept(on_disk, of_two_types)
+    assert list(questions_of(left)) == [question for question in questions_of(split) if of_two_types(question)]
     assert all(item.questions for item in left) and len(left) < 100
 
 

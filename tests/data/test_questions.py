@@ -197,6 +197,28 @@ def test_no_word_of_a_form_says_anything_of_the_answer(cases: list[Case]) -> Non
         assert balanced(found, FORMS[form][1]), (form, clue, found)
 
 
+@pytest.mark.parametrize("maker", ["count_things", "compare_counts", "compare_names", "compare_sizes"])
+def test_words_are_drawn_before_the_answer(maker: str) -> None:
+    """As above, of so many that a share which is off by a few per cent is found."""
+    rng, answers = np.random.default_rng(7), defaultdict(Counter)
+    for _ in range(3000):
+        numbers, (text, answer, _) = getattr(questions, maker)(rng)
+        assert 1 <= len(numbers) <= 4
+        for clue in ("", *text.split()):
+            answers[clue][answer] += 1
+    for clue, found in answers.items():
+        assert balanced(found, COUNTS if maker == "count_things" else YES_NO), (clue, found)
+
+
+def test_what_is_not_larger_may_be_as_large(cases: list[Case]) -> None:
+    sizes = Counter()
+    for scene, _, (text, answer, _) in cases:
+        if "larger" in text:
+            first, second = (the(phrase, scene).size for phrase in form_of(text)[1].groups())
+            sizes[answer, first, second] += 1
+    assert len(sizes) == 4 and min(sizes.values()) > 0.1 * sizes.total()
+
+
 def test_who_learns_answers_by_the_questions_alone_stays_at_chance(cases: list[Case]) -> None:
     """The most frequent answer of each text, of each set of words and of each form, learnt on two thirds of them."""
     train, test = [c for k, c in enumerate(cases) if k % 3], [c for k, c in enumerate(cases) if not k % 3]
