@@ -28,6 +28,7 @@ class Edition(NamedTuple):
 
 
 V1 = Edition("vqa_v1", "OpenEnded_mscoco_{}_questions.json", "mscoco_{}_annotations.json")
+V1_CHOICES = V1._replace(questions="MultipleChoice_mscoco_{}_questions.json")
 V2 = Edition("vqa_v2", "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json")
 
 
@@ -36,7 +37,7 @@ def vqa(root: Path, edition: Edition, split: str, skip_bad: bool = False) -> Ite
 
     Args:
         root: holds `vqa_v1` or `vqa_v2` with the JSON files, and `coco/train2014`, `coco/val2014` with the pictures.
-        edition: V1 or V2.
+        edition: V1, V1_CHOICES or V2.
         split: "train", "val" (a fiftieth of the pictures of train2014, which train then lacks), "trainval" or "test".
         skip_bad: leave out training questions whose picture is missing, and count them.
 
