@@ -26,7 +26,7 @@ from mm.tasks import vqa, vqa_data, vqa_scores
 from mm.tasks.vqa_model import AnswerModel
 
 log = logging.getLogger("mm.scripts")
-SHOWN = 12  # questions of the picture
+SHOWN, COLUMNS = 12, 3  # questions of the picture, and how they are laid out
 DEFAULT = Path(__file__).parents[1] / "configs/vqa/default.yaml"
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     write_results(out / "answers.json", answered.texts)
     log.info("\n%.0f s of training. Answers: %s", progress.seconds, out / "answers.json")
     if rows := shown(answered, test, cfg):
-        log.info("Picture: %s", draw_attention(rows, out / "figures" / "answers.png"))
+        log.info("Picture: %s", draw_attention(rows, out / "figures" / "answers.png", columns=COLUMNS))
 
 
 def trained(cfg: vqa.VQA, train: Sequence[Item], val: Sequence[Item]) -> tuple[AnswerModel, Progress]:

@@ -141,13 +141,14 @@ def upsample(
 # One picture --------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilinear") -> Path:
+def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilinear", columns: int = 1) -> Path:
     """Draw sentences below one another: the heading, the picture, and a cell for each word, lit where it looked.
 
     Args:
         rows: at least one.
         path: of the PNG; written beside and renamed.
         mode: of `upsample`.
+        columns: in which the rows are laid, the first column first.
 
     Raises:
         ValueError: no rows, attention that does not fit its words and grid, or more rows than a picture can hold.
@@ -160,9 +161,14 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
     figure = Figure(dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))  # its units are inches from the top left corner
     axes.set_axis_off()
-    down = MARGIN_IN
-    for row in rows:
-        down = _draw_row(axes, _checked(row), down, width, mode) + 2 * MARGIN_IN
+    lowest = MARGIN_IN
+    each = -(-len(rows) // columns)  # rows of a column
+    for column, start in enumerate(range(0, len(rows), each)):
+        down = MARGIN_IN
+        for row in rows[start : start + each]:
+            down = _draw_row(axes, _checked(row), column * width, down, width, mode) + 2 * MARGIN_IN
+        lowest = max(lowest, down)
+    down, width = lowest, width * columns
     axes.text(MARGIN_IN, down, f"{mode} over the cells; light relative to each word's brightest place", **TEXT)
     height = down + MARGIN_IN
     if height * DPI > HIGHEST_PX:
@@ -183,12 +189,12 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
     return path
 
 
-def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode) -> float:
-    """Draw one sentence from `down` inches on; returns where it ends."""
+def _draw_row(axes: Any, row: Looked, left: float, down: float, width: float, mode: Mode) -> float:
+    """Draw one sentence from `left` and `down` inches on; returns where it ends."""
     letters = int((width - 2 * MARGIN_IN) / LETTER_IN)
     for text, weight in ((row.heading or " ".join(row.words) or "(no words)", "bold"), (row.title, "normal")):
         for line in textwrap.wrap(text, letters):
-            axes.text(MARGIN_IN, down, line, fontweight=weight, va="top", **TEXT)
+            axes.text(left + MARGIN_IN, down, line, fontweight=weight, va="top", **TEXT)
             down += LINE_IN
     picture = _picture(row)  # (h, w, 3)
     height, wide = (side * CELL_IN / SIDE_PX for side in picture.shape[:2])
@@ -199,7 +205,7 @@ def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode) -> 
         cells.append((word if len(word) <= 15 else word[:14] + "…", _lit(picture, weight_map)))
     for number, (word, pixels) in enumerate(cells):
         below, column = divmod(max(number - 1, 0), MOST_CELLS)
-        centre = MARGIN_IN + (column + (number > 0)) * (CELL_IN + GAP_IN) + CELL_IN / 2
+        centre = left + MARGIN_IN + (column + (number > 0)) * (CELL_IN + GAP_IN) + CELL_IN / 2
         top = down + below * (WORD_IN + height + GAP_IN) + WORD_IN
         axes.text(centre, top - 0.04, word, ha="center", va="bottom", **TEXT)
         axes.imshow(pixels, extent=(centre - wide / 2, centre + wide / 2, top + height, top), aspect="auto")
