@@ -38,30 +38,24 @@ def main() -> None:
     start_logging()
     train, val, test = vqa_data.load(cfg)
     model, progress = trained(cfg, train, val)
-    blind, blind_cfg = None, dataclasses.replace(cfg, modalities=[], out=str(Path(cfg.out, vqa.QUESTION_ONLY)))
+    blind, blind_progress = None, progress
+    blind_cfg = dataclasses.replace(cfg, modalities=[], out=str(Path(cfg.out, vqa.QUESTION_ONLY)))
     if cfg.modalities:
         log.info("\nThe control: as many steps on the questions alone.")
-        blind, _ = trained(blind_cfg, data.unseen(train), data.unseen(val))
+        blind, blind_progress = trained(blind_cfg, data.unseen(train), data.unseen(val))
     alone = distributed.is_main()
     distributed.shutdown()  # the rest is for one process
     if not alone:
         return
 
+    start_logging(out=cfg.out)
     answered = vqa_scores.answer_items(model, test, cfg)
     metrics, controls = vqa_scores.score(model, answered, test, train, cfg)
     if blind:
         controls[vqa.QUESTION_ONLY] = vqa_scores.evaluate(blind, data.unseen(test), blind_cfg)
+        keep(blind_cfg, controls[vqa.QUESTION_ONLY], {}, blind_progress)
+    keep(cfg, metrics, controls, progress)
     log.info("%s", table(metrics, controls))
-    write_metrics(
-        cfg.out,
-        task="vqa",
-        split="test",
-        metrics=metrics,
-        controls=controls,
-        seed=cfg.seed,
-        data=cfg.data.name,
-        seconds=progress.seconds,
-    )
     out = Path(cfg.out)
     write_results(out / "answers.json", answered.texts)
     log.info("\n%.0f s of training. Answers: %s", progress.seconds, out / "answers.json")
@@ -89,6 +83,22 @@ def trained(cfg: vqa.VQA, train: Sequence[Item], val: Sequence[Item]) -> tuple[A
         files=vqa.description(model),
     )
     return model, progress
+
+
+def keep(
+    cfg: vqa.VQA, metrics: dict[str, float], controls: dict[str, dict[str, float]], progress: Progress
+) -> None:
+    """Write metrics.json of a run."""
+    write_metrics(
+        cfg.out,
+        task="vqa",
+        split="test",
+        metrics=metrics,
+        controls=controls,
+        seed=cfg.seed,
+        data=cfg.data.name,
+        seconds=progress.seconds,
+    )
 
 
 def shown(answered: vqa_scores.Answered, items: Sequence[Item], cfg: vqa.VQA) -> list[Looked]:

@@ -86,7 +86,7 @@ def frequent_answers(questions: Sequence[Question], most: int, min_count: int) -
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     found = [answer for answer, count in ranked[:most] if count >= min_count]
     if not found:
-        raise ValueError(f"no answer is given {min_count} times: lower min_count (the most frequent: {ranked[0][0]!r}).")
+        raise ValueError(f"no answer is given {min_count} times: lower min_count (most frequent: {ranked[0][0]!r}).")
     return found
 
 

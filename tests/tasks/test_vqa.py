@@ -110,7 +110,7 @@ def test_answers_are_the_most_frequent_of_the_train_split() -> None:
     questions = [Question(str(k), "what?", (answer,)) for k, answer in enumerate("bacbabd")]
     assert vqa.frequent_answers(questions, 2, 1) == ["b", "a"]
     assert vqa.frequent_answers(questions, 9, 2) == ["b", "a"]
-    with pytest.raises(ValueError, match=r"no answer is given 4 times: lower min_count \(the most frequent: 'b'\)"):
+    with pytest.raises(ValueError, match=r"no answer is given 4 times: lower min_count \(most frequent: 'b'\)"):
         vqa.frequent_answers(questions, 9, 4)
     with pytest.raises(ValueError, match="training needs questions with answers: got 1 without"):
         vqa.frequent_answers([Question("1", "what?")], 9, 1)
