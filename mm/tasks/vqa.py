@@ -6,6 +6,7 @@ is evaluated in `mm.tasks.vqa_scores`.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from mm.distributed import init
 from mm.heads.answerer import Answerer, AnswererConfig, Scored
 from mm.heads.looking import attention_and_layers
 from mm.losses import answer_bce, answer_softmax
-from mm.metrics.answers import consensus
+from mm.metrics.answers import consensus, soft_scores
 from mm.naming import known
 from mm.tasks.vqa_model import AnswerModel
+
+log = logging.getLogger(__name__)
 
 ANSWERER_FILE = "answerer.json"  # in a checkpoint: the answers, which it takes to rebuild the head
 QUESTION_ONLY = "question_only"  # in a run folder: the run of the control
@@ -71,7 +74,11 @@ def build_model(cfg: VQA, questions: Sequence[Question]) -> AnswerModel:
         modality: encoders.by_settings(modality, cfg.encoder, (question.text for question in questions))
         for modality in (*cfg.modalities, "text")
     }
-    return answerer_over(towers, frequent_answers(questions, cfg.answers, cfg.min_count), cfg)
+    answers = frequent_answers(questions, cfg.answers, cfg.min_count)
+    known_ones = set(answers)
+    answerable = sum(not known_ones.isdisjoint(soft_scores(question.answers)) for question in questions)
+    log.info("%d answers; with them %d of %d training questions have one", len(answers), answerable, len(questions))
+    return answerer_over(towers, answers, cfg)
 
 
 def frequent_answers(questions: Sequence[Question], most: int, min_count: int) -> list[str]:
