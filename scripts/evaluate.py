@@ -60,8 +60,8 @@ def main() -> None:
         parser.error("--questions is for --answers")
     if not arguments.run and arguments.ensemble:
         parser.error("--ensemble averages the cosines of runs: it does not go with files")
-    if arguments.run and arguments.partial:
-        parser.error("--partial is for --captions: a run describes every image")
+    if arguments.partial and not arguments.captions:
+        parser.error("--partial is for --captions: a run describes every image, and every question needs an answer")
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
     keep_freed_memory()  # a third less CPU for a network over many pictures
     if arguments.captions:
@@ -115,12 +115,15 @@ def score_vqa(arguments: argparse.Namespace) -> Scored:
     train, items = vqa_data.load(cfg, ("train", arguments.split))
     answered = vqa_scores.answer_items(model, items, cfg)
     metrics, controls = vqa_scores.score(model, answered, items, train, cfg)
+    missing = {}
     blind = Path(arguments.run, vqa.QUESTION_ONLY)
-    if cfg.modalities and blind.is_dir():
-        other, its = vqa.load(blind)
+    if cfg.modalities and (blind / "metrics.json").is_file():
+        other, its = vqa.load(blind, arguments.settings)
         controls[vqa.QUESTION_ONLY] = vqa_scores.evaluate(other, data.unseen(items), its)
-    keep(arguments, "vqa", cfg, metrics, controls, {})
-    return metrics, controls, {}
+    elif cfg.modalities:
+        missing[vqa.QUESTION_ONLY] = f"no finished run in {blind}: run scripts/train_vqa.py to its end"
+    keep(arguments, "vqa", cfg, metrics, controls, missing)
+    return metrics, controls, missing
 
 
 def score_captioning(arguments: argparse.Namespace) -> Scored:

@@ -49,15 +49,15 @@ def main() -> None:
         return
 
     start_logging(out=cfg.out)
-    answered = vqa_scores.answer_items(model, test, cfg)
+    answered = vqa_scores.answer_items(model, test, cfg, looks=True)
+    out = Path(cfg.out)
+    write_results(out / "answers.json", answered.texts)
     metrics, controls = vqa_scores.score(model, answered, test, train, cfg)
     if blind:
         controls[vqa.QUESTION_ONLY] = vqa_scores.evaluate(blind, data.unseen(test), blind_cfg)
         keep(blind_cfg, controls[vqa.QUESTION_ONLY], {}, blind_progress)
     keep(cfg, metrics, controls, progress)
     log.info("%s", table(metrics, controls))
-    out = Path(cfg.out)
-    write_results(out / "answers.json", answered.texts)
     log.info("\n%.0f s of training. Answers: %s", progress.seconds, out / "answers.json")
     if rows := shown(answered, test, cfg):
         log.info("Picture: %s", draw_attention(rows, out / "figures" / "answers.png", columns=COLUMNS))
@@ -85,9 +85,7 @@ def trained(cfg: vqa.VQA, train: Sequence[Item], val: Sequence[Item]) -> tuple[A
     return model, progress
 
 
-def keep(
-    cfg: vqa.VQA, metrics: dict[str, float], controls: dict[str, dict[str, float]], progress: Progress
-) -> None:
+def keep(cfg: vqa.VQA, metrics: dict[str, float], controls: dict[str, dict[str, float]], progress: Progress) -> None:
     """Write metrics.json of a run."""
     write_metrics(
         cfg.out,

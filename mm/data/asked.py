@@ -36,7 +36,7 @@ class AskedScenes(Sequence[Item]):
         world: how hard it is to see and hear. What the scenes hold is drawn for the questions.
         seen: there are pictures, and questions that take them.
         heard: half of the scenes (all, if none is seen) sound, with a question about what is heard.
-        keep: which questions to ask; others are left out.
+        keep: which questions to ask; others are left out, and scenes of which nothing is asked.
 
     Raises:
         ValueError: an unknown split, a negative number, or neither seen nor heard.
@@ -60,9 +60,12 @@ class AskedScenes(Sequence[Item]):
             raise ValueError("scenes must be seen or heard to be asked about: got seen=False and heard=False.")
         self.split, self.n, self.seed, self.world = split, n, seed, world
         self.seen, self.heard, self.keep = seen, heard, keep
+        self._numbers: Sequence[int] = range(n)
+        if keep:
+            self._numbers = [number for number in range(n) if self.questions(number)]
 
     def __len__(self) -> int:
-        return self.n
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> Item:  # type: ignore[override]
         """Item `index`: its picture, sound and questions, and as `meta` the truth about each thing."""
@@ -116,16 +119,13 @@ class AskedScenes(Sequence[Item]):
         return np.random.default_rng((self.seed, SPLITS[self.split], self._checked(index), _STREAM + part))
 
     def _checked(self, index: int) -> int:
-        if not -self.n <= index < self.n:
-            raise IndexError(f"the {self.split} split has scenes 0 to {self.n - 1}: got {index}.")
-        return index % self.n
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"the {self.split} split has scenes 0 to {len(self) - 1}: got {index}.")
+        return self._numbers[index]
 
 
 def kept(items: Sequence[Item], keep: Callable[[Question], bool]) -> Sequence[Item]:
-    """The same items with those of their questions that `keep` is true of.
-
-    Items that have none left are left out, but for scenes, which are drawn only when they are asked for.
-    """
+    """The same items with those of their questions that `keep` is true of; without items that have none left."""
     if isinstance(items, AskedScenes):
         if items.keep:
             keep = partial(_both, items.keep, keep)

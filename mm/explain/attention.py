@@ -104,7 +104,8 @@ def glimpsed(source: Any, modality: Literal["image", "audio"], question: str, an
     attention = attention.numpy()  # (G, N)
     shares = attention.sum(axis=1)  # (G,)
     words = [f"look {k + 1}" + (f": {share:.0%}" if share < 0.995 else "") for k, share in enumerate(shares)]
-    attention = attention / np.maximum(shares, 1e-9)[:, None] + (shares < 1e-6)[:, None] / attention.shape[1]  # (G, N)
+    nowhere = shares[:, None] < 1e-6  # it looked at other sources alone
+    attention = np.where(nowhere, 1 / attention.shape[1], attention / np.maximum(shares, 1e-6)[:, None])  # (G, N)
     return Looked(source, modality, words, attention, answer.grids[modality], title, question)
 
 

@@ -170,6 +170,11 @@ class Answerer(nn.Module):
             parts.append([tensor[of] for tensor in prepared])
             masks.append(features.mask[of] & (rows[name] >= 0)[:, None])  # (Q, N_m)
             sizes[name] = places.shape[1]
+        if not parts:  # no question is about anything: they all see the same padding
+            place = asked.new_zeros(1, 1, self.dim)  # (1, 1, dim)
+            mask = torch.zeros(len(asked), 1, dtype=torch.bool, device=asked.device)  # (Q, 1)
+            prepared = self.attention.prepare(place, mask[:1]) if self.attention else (place,)
+            parts, masks = [[tensor.expand(len(asked), -1, -1) for tensor in prepared]], [mask]
         together = tuple(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))  # (Q, N, ...)
         mask = torch.cat(masks, dim=1)  # (Q, N)
         if self.attention is None:

@@ -104,7 +104,7 @@ class TopDown(nn.Module):
     """One look (Anderson et al. 2018): the score of a place is read from the product of place and question.
 
     The product of two ReLU layers stands for their gated tanh over both, as in the model that most others are measured
-    against (github.com/hengyuan-hu/bottom-up-attention-vqa): as good, and keys are made once an input.
+    against (github.com/hengyuan-hu/bottom-up-attention-vqa): keys are then made once an input.
 
     Args:
         dim: D of places and question.

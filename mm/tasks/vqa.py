@@ -70,13 +70,13 @@ def build_model(cfg: VQA, questions: Sequence[Question]) -> AnswerModel:
         ValueError: an unknown encoder, no question with an answer.
     """
     check(cfg)
+    answers = frequent_answers(questions, cfg.answers, cfg.min_count)
     towers = {
         modality: encoders.by_settings(modality, cfg.encoder, (question.text for question in questions))
         for modality in (*cfg.modalities, "text")
     }
-    answers = frequent_answers(questions, cfg.answers, cfg.min_count)
     known_ones = set(answers)
-    answerable = sum(not known_ones.isdisjoint(soft_scores(question.answers)) for question in questions)
+    answerable = sum(not known_ones.isdisjoint(soft_scores(q.answers)) for q in questions if q.answers)
     log.info("%d answers; with them %d of %d training questions have one", len(answers), answerable, len(questions))
     return answerer_over(towers, answers, cfg)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor
 
 from mm import data
-from mm.data import Batches, Cache, Item, Pairs, Question, readable, stable_id
+from mm.data import AskedScenes, Batches, Cache, Item, Pairs, Question, readable, stable_id
 from mm.data.gallery import Prepare
 from mm.distributed import rank, world_size
 from mm.metrics.answers import consensus, soft_scores
 from mm.tasks.vqa import VQA
 from mm.tasks.vqa_model import AnswerModel
+
+log = logging.getLogger(__name__)
 
 KEPT = 0.9  # share of the questions that a split with a changing prior keeps, of the answers that it keeps most of
 
@@ -29,7 +32,12 @@ def load(cfg: VQA, splits: Sequence[str] = ("train", "val", "test")) -> list[Seq
     found = [data.load_asked(cfg.data, split, cfg.seed, cfg.modalities) for split in splits]
     if not cfg.changing_prior:
         return found
-    shares = train_shares(data.load_asked(cfg.data, "train", cfg.seed, []))
+    train = (
+        found[splits.index("train")]
+        if "train" in splits
+        else data.load_asked(cfg.data, "train", cfg.seed, cfg.modalities)
+    )
+    shares = train_shares(train)
     return [data.kept(items, Mostly(shares, split == "test")) for split, items in zip(splits, found, strict=True)]
 
 
@@ -86,7 +94,15 @@ class Targets:
 
 
 def training_batches(model: AnswerModel, items: Sequence[Item], cfg: VQA) -> Batches:
-    """The batches of a run: a pure function of the seed and the step."""
+    """The batches of a run: a pure function of the seed and the step.
+
+    Training questions that nobody answered teach nothing and are left out.
+    """
+    if not isinstance(items, AskedScenes):  # where all are answered
+        count = sum(len(item.questions) for item in items)
+        items = data.kept(items, answered)
+        if (left := sum(len(item.questions) for item in items)) < count:
+            log.info("%d training questions of %d have answers", left, count)
     prepare: dict[str, Prepare] = {m: model.encoder(m).prepare for m in (*cfg.modalities, "text")}
     if cfg.data.skip_bad:
         items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file
@@ -100,6 +116,11 @@ def training_batches(model: AnswerModel, items: Sequence[Item], cfg: VQA) -> Bat
         answer=Targets(model.head.answers),
     )
     return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
+
+
+def answered(question: Question) -> bool:
+    """Whether somebody answered it."""
+    return bool(question.answers)
 
 
 def caches(model: AnswerModel, items: Sequence[Item], cfg: VQA, views: int = 1) -> dict[str, Cache]:

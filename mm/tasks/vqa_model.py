@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mm import encoders
-from mm.data import Cache, Inputs
-from mm.data.gallery import read
+from mm.data import Cache, Entry, Inputs, UnreadableError
+from mm.data.gallery import Prepare, read_all
 from mm.data.item import Source
 from mm.features import Features, pad
 from mm.heads.answerer import Answer, Answerer, Scored
+from mm.metrics.answers import official, strict
 from mm.vocabulary import tokenize
 
 TOP = 5  # answers that are told
@@ -40,6 +42,7 @@ class AnswerModel(nn.Module):
         self.encoders = nn.ModuleDict(towers)
         self.head = head
         self.independent = independent
+        self.numbers = {answer: number for number, answer in enumerate(head.answers)}
         self.cached = frozenset(cached)
 
     @property
@@ -90,7 +93,7 @@ class AnswerModel(nn.Module):
             UnreadableError: a damaged file, named.
         """
         given = {"image": images, "audio": sounds}
-        self.check(questions, given, top)
+        self.check(questions, given, choices, top)
         sources = {modality: all_ for modality in self.contents if (all_ := given[modality]) is not None}
         return self.told(questions, sources, choices, top)
 
@@ -101,42 +104,99 @@ class AnswerModel(nn.Module):
         sources: Mapping[str, Sequence[Source | None]],
         choices: Sequence[Sequence[str]] | None = None,
         top: int = TOP,
+        *,
+        looks: bool = True,
         cache: Mapping[str, Cache] | None = None,
         batch_size: int = 64,
+        workers: int = 2,
     ) -> list[Answer]:
         """Answers as `answer` gives them, also to questions of unknown words: a test set asks what it likes.
 
         Args:
             questions: sentences.
             sources: {modality: what each question is about, or None}.
-            choices: see `answer`.
+            choices: see `answer`; where the model knows none of them, the first is told, with a probability of 0.
             top: see `answer`.
+            looks: tell where each question looked.
             cache: {modality: trunk outputs of these sources}; they are not decoded then.
             batch_size: questions at once.
+            workers: threads that read files ahead.
         """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
+        text, cache = self.encoder("text"), cache or {}
+        encoders = {modality: self.encoder(modality).folded() for modality in sources}
+        readers = {
+            modality: about_in_batches(
+                all_, cache[modality].row if modality in cache else encoders[modality].prepare, batch_size, workers
+            )
+            for modality, all_ in sources.items()
+        }
         answers: list[Answer] = []
         try:
             for start in range(0, len(questions), batch_size):
-                part = slice(start, start + batch_size)
-                some = {modality: all_[part] for modality, all_ in sources.items()}
-                scored, grids = self.scored(questions[part], some, cache or {})
-                allowed = self.allowed(choices[part] if choices else [()] * len(questions[part]))
-                logits = scored.logits.float().cpu().masked_fill(~allowed, float("-inf"))  # (Q, K)
-                probabilities = logits.sigmoid() if self.independent else logits.softmax(dim=-1)
-                answers += ranked(self.head.answers, probabilities, scored, grids, top)
+                values, lengths = pad([text.prepare(question, 0) for question in questions[start : start + batch_size]])
+                asked = text(values.to(text.device), None if lengths is None else lengths.to(text.device))
+                contents, about = {}, {}
+                for modality, reader in readers.items():
+                    numbers, tensors = next(reader)
+                    about[modality] = torch.tensor(numbers, device=text.device)
+                    if tensors:
+                        inputs, sizes = pad(tensors)
+                        sizes = None if modality == "image" or sizes is None else sizes.to(text.device)
+                        cached = modality in cache
+                        contents[modality] = encoders[modality](inputs.to(text.device), sizes, from_trunk=cached)
+                scored = self.head(asked, contents, about)
+                logits = scored.logits.float().cpu()  # (Q, K)
+                probabilities = logits.sigmoid() if self.independent else logits
+                some = choices[start : start + batch_size] if choices else [()] * len(logits)
+                tops = [self.best(row, chosen, top) for row, chosen in zip(probabilities, some, strict=True)]
+                where = seen(scored, contents, about) if looks else [({}, {})] * len(tops)
+                answers += [Answer(best[0][0], best, *looked) for best, looked in zip(tops, where, strict=True)]
         finally:
             for module, training in modes:
                 module.training = training
         return answers
 
-    def check(self, questions: Sequence[str], given: Mapping[str, Sequence | None], top: int) -> None:
+    def best(self, scores: Tensor, choices: Sequence[str], top: int) -> list[tuple[str, float]]:
+        """The best answers of one question with their probabilities.
+
+        Args:
+            scores: (K,) probabilities of independent answers, or else logits.
+            choices: answers to choose from, which are told as they are written; none = all.
+            top: answers at most.
+        """
+        written = {number: choice for choice in reversed(choices) if (number := self.number(choice)) is not None}
+        if choices and not written:
+            return [(choices[0], 0.0)]
+        kept = torch.tensor(sorted(written)) if written else torch.arange(len(scores))  # (k,)
+        shares = scores[kept] if self.independent else scores[kept].softmax(dim=-1)  # (k,)
+        best, places = shares.topk(min(top, len(kept)))
+        numbers = kept[places].tolist()
+        return [(written.get(n, self.head.answers[n]), share) for n, share in zip(numbers, best.tolist(), strict=True)]
+
+    def number(self, answer: str) -> int | None:
+        """The number of an answer, however it is written; None where the model does not know it."""
+        return next(
+            (self.numbers[form] for form in (answer, strict(answer), official(answer)) if form in self.numbers), None
+        )
+
+    def check(
+        self,
+        questions: Sequence[str],
+        given: Mapping[str, Sequence | None],
+        choices: Sequence[Sequence[str]] | None,
+        top: int,
+    ) -> None:
         """Reject questions and inputs that cannot be answered, see `answer`."""
+        if isinstance(questions, str):
+            raise ValueError(f"questions must be a list of sentences: got one, {questions!r}. Put it into a list.")
         if not len(questions):
             raise ValueError("there must be at least one question: got none.")
         if top < 1:
             raise ValueError(f"top must be at least 1: got {top}.")
+        if choices is not None and len(choices) != len(questions):
+            raise ValueError(f"each question needs its choices: got {len(choices)} of {len(questions)}.")
         for modality, sources in given.items():
             if sources is None:
                 continue
@@ -151,48 +211,46 @@ class AnswerModel(nn.Module):
                 )
         for number, question in enumerate(questions):
             check_question(question, self.encoder("text"))
-            if self.contents and not any(sources and sources[number] is not None for sources in given.values()):
+            about = [sources for sources in given.values() if sources is not None and sources[number] is not None]
+            if self.contents and not about:
                 raise ValueError(f"question {number}, {question!r}, needs {' or '.join(self.contents)}: got neither.")
+            if choices and choices[number] and all(self.number(choice) is None for choice in choices[number]):
+                raise ValueError(f"of the choices {', '.join(choices[number])} the model knows none.")
 
-    def scored(
-        self, questions: Sequence[str], sources: Mapping[str, Sequence[Source | None]], cache: Mapping[str, Cache]
-    ) -> tuple[Scored, dict[str, tuple[int, ...]]]:
-        """Scores of some questions, and the grid of each modality's places."""
-        text = self.encoder("text")
-        values, lengths = pad([text.prepare(question, 0) for question in questions])
-        question = text(values.to(text.device), None if lengths is None else lengths.to(text.device))
-        contents, about, grids = {}, {}, {}
-        for modality, all_ in sources.items():
-            encoder = self.encoder(modality)
-            first: dict[Any, int] = {}  # a picture that several questions are about is seen once
-            numbers = [-1 if s is None else first.setdefault(key(s), len(first)) for s in all_]
-            chosen = {number: source for number, source in zip(numbers, all_, strict=True) if source is not None}
-            if not chosen:
-                continue
-            prepare = cache[modality].row if modality in cache else encoder.prepare
-            tensors = [read(prepare, source, 0, f"{modality} of the question") for source in chosen.values()]
-            values, lengths = pad(tensors)
-            lengths = None if modality == "image" or lengths is None else lengths.to(encoder.device)
-            contents[modality] = encoder(values.to(encoder.device), lengths, from_trunk=modality in cache)
-            about[modality] = torch.tensor(numbers, device=encoder.device)
-            grids[modality] = contents[modality].grid
-        return self.head(question, contents, about), grids
 
-    def allowed(self, choices: Sequence[Sequence[str]]) -> Tensor:
-        """(Q, K) bool: which answers each question may choose.
+def about_in_batches(
+    sources: Sequence[Source | None], prepare: Prepare, batch_size: int, workers: int
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """What the questions of each batch are about, read ahead by threads.
 
-        Raises:
-            ValueError: a question none of whose choices the model knows.
-        """
-        number = {answer: k for k, answer in enumerate(self.head.answers)}
-        mask = torch.ones(len(choices), len(number), dtype=torch.bool)  # (Q, K)
-        for row, some in zip(mask, choices, strict=True):
-            if some:
-                known = [number[choice] for choice in some if choice in number]
-                if not known:
-                    raise ValueError(f"of the choices {', '.join(some)} the model knows none.")
-                row.fill_(False)[known] = True
-        return mask
+    Args:
+        sources: of each question, or None.
+        prepare: prepare(source, view) -> tensor.
+        batch_size: questions of a batch.
+        workers: threads.
+
+    Yields:
+        For each batch the number of each question's input, -1 = none, and the inputs: a source that several questions
+        are about is there once.
+    """
+    batches, entries = [], []
+    for start in range(0, len(sources), batch_size):
+        first: dict[Any, int] = {}
+        numbers = []
+        for source in sources[start : start + batch_size]:
+            if source is not None and key(source) not in first:
+                entries.append(Entry("what the question is about", "", source, {}))
+            numbers.append(-1 if source is None else first.setdefault(key(source), len(first)))
+        batches.append((numbers, len(first)))
+    results = read_all(entries, prepare, 0, workers, ahead=2 * batch_size)
+    for numbers, count in batches:
+        tensors = []
+        for _, tensor in itertools.islice(results, count):
+            if isinstance(tensor, UnreadableError):
+                results.close()
+                raise tensor
+            tensors.append(tensor)
+        yield numbers, tensors
 
 
 def check_question(question: str, encoder: encoders.Encoder) -> None:
@@ -231,18 +289,23 @@ def key(source: Source) -> Any:
     return str(source) if not hasattr(source, "shape") else id(source)
 
 
-def ranked(
-    answers: Sequence[str], probabilities: Tensor, scored: Scored, grids: Mapping[str, tuple[int, ...]], top: int
-) -> list[Answer]:
-    """The answers of Q questions by their probabilities (Q, K)."""
-    best, numbers = probabilities.topk(min(top, len(answers)))  # (Q, top)
-    found = []
-    for row, (shares, ranks) in enumerate(zip(best.tolist(), numbers.tolist(), strict=True)):
-        best_first = [(answers[number], share) for number, share in zip(ranks, shares, strict=True) if share > 0]
-        attention, start = {}, 0
-        for modality, places in scored.places.items():
-            assert scored.attention is not None
-            attention[modality] = scored.attention[row, :, start : start + places].float().cpu()  # (G, N)
-            start += places
-        found.append(Answer(best_first[0][0], best_first, attention, dict(grids)))
+def seen(
+    scored: Scored, contents: Mapping[str, Features], about: Mapping[str, Tensor]
+) -> list[tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]]:
+    """Where each of Q questions looked: {modality: (G, N)} and {modality: grid}, on the CPU, without padded frames."""
+    if scored.attention is None:
+        return [({}, {})] * len(scored.logits)
+    alpha = scored.attention.float().cpu()  # (Q, G, N)
+    found: list[tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]] = [({}, {}) for _ in alpha]
+    start = 0
+    for modality, places in scored.places.items():
+        features = contents[modality]
+        columns = features.mask.view(len(features.mask), -1, features.grid[-1]).any(dim=1).sum(dim=1)  # (b,)
+        part = alpha[..., start : start + places].unflatten(2, features.grid)  # (Q, G, ...grid)
+        for row, number in enumerate(about[modality].tolist()):
+            if number >= 0:
+                real = int(columns[number])
+                found[row][0][modality] = part[row, ..., :real].flatten(1)  # (G, N)
+                found[row][1][modality] = (*features.grid[:-1], real)
+        start += places
     return found

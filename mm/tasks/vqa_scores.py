@@ -15,7 +15,7 @@ from mm.metrics import answers as metrics
 from mm.metrics.answers import consensus
 from mm.tasks.vqa import VQA
 from mm.tasks.vqa_data import caches
-from mm.tasks.vqa_model import AnswerModel
+from mm.tasks.vqa_model import AnswerModel, key
 
 Sources = dict[str, list[Source | None]]
 
@@ -45,6 +45,7 @@ def answer_items(
     cfg: VQA,
     swap: Callable[[Sources], Sources] = lambda sources: sources,
     reword: Callable[[str], str] = lambda text: text,
+    looks: bool = False,
 ) -> Answered:
     """An answer to every question of a split, about each item's first source of every modality of the run.
 
@@ -54,6 +55,7 @@ def answer_items(
         cfg: settings of the run.
         swap: changes what the items are, given as {modality: the source of each item or None}.
         reword: changes each question.
+        looks: keep where each question looked, too.
     """
     every = list(items)
     sources: Sources = {m: [(getattr(item, m) or (None,))[0] for item in every] for m in model.contents}
@@ -64,6 +66,7 @@ def answer_items(
         [reword(question.text) for _, question in asked],
         rows,
         [question.choices for _, question in asked],
+        looks=looks,
         cache=caches(model, items, cfg),
     )
     return Answered([question for _, question in asked], [number for number, _ in asked], told)
@@ -75,17 +78,22 @@ def evaluate(model: AnswerModel, items: Sequence[Item], cfg: VQA) -> dict[str, f
 
 
 def metrics_of(answered: Answered) -> dict[str, float]:
-    """Accuracies, official and strict, by question type and answer type, and the calibration error."""
+    """Accuracies, official and strict, by question type and answer type, and the calibration error.
+
+    Of the questions whose answers are known; empty where none is, as on a hidden test set.
+    """
     found, scores = accuracies(answered.questions, answered.texts)
-    confidences = np.array([answer.top[0][1] for answer in answered.answers])  # (n,)
-    return found | {"ECE": metrics.calibration_error(confidences, scores)}
+    sure = [a.top[0][1] for q, a in zip(answered.questions, answered.answers, strict=True) if q.answers]
+    return found | ({"ECE": metrics.calibration_error(np.array(sure), scores)} if found else {})
 
 
 def accuracies(questions: Sequence[Question], texts: dict[str, str]) -> tuple[dict[str, float], np.ndarray]:
-    """The accuracies of answers by question id, and the official one of each question."""
-    by_id = {question.id: question for question in questions}
+    """The accuracies of answers by question id, and the official one of each question that people answered."""
+    by_id = {question.id: question for question in questions if question.answers}
+    if not by_id:
+        return {}, np.empty(0)
     return metrics.evaluate(
-        texts,
+        {name: text for name, text in texts.items() if name in by_id},
         {name: question.answers for name, question in by_id.items()},
         {name: question.type for name, question in by_id.items()},
         {name: question.answer_type for name, question in by_id.items()},
@@ -129,21 +137,35 @@ def score(
 
 def most_frequent(questions: Sequence[Question], train: Sequence[Question], by_type: bool = True) -> dict[str, str]:
     """To every question the answer that train questions (of its type) have most often; of several the first by name."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    overall: Counter[str] = Counter()
+    of_type: dict[str, Counter[str]] = defaultdict(Counter)
     for question in train:
         if question.answers:
-            counts[question.type if by_type else ""][consensus(question.answers)] += 1
-            counts[""][consensus(question.answers)] += by_type  # for types that train has not
-    best = {kind: min(count, key=lambda answer: (-count[answer], answer)) for kind, count in counts.items()}
-    return {question.id: best.get(question.type, best[""]) if by_type else best[""] for question in questions}
+            answer = consensus(question.answers)
+            overall[answer] += 1
+            of_type[question.type][answer] += 1
+
+    def best(counts: Counter[str]) -> str:
+        return min(counts, key=lambda answer: (-counts[answer], answer))
+
+    habits = {kind: best(counts) for kind, counts in of_type.items()} if by_type else {}
+    habit = best(overall)
+    return {question.id: habits.get(question.type, habit) for question in questions}
 
 
 def swapped(sources: Sources, generator: np.random.Generator) -> Sources:
-    """Every item gets the source of another, of those that have one."""
+    """Every item gets another source than its own, of those that the split has.
+
+    Items that share a picture all get the same other one. Where there is but one source, it is taken away.
+    """
     found: Sources = {}
     for modality, all_ in sources.items():
-        order = generator.permutation([number for number, source in enumerate(all_) if source is not None])  # (n,)
-        found[modality] = list(all_)
-        for to, of in zip(order, np.roll(order, 1), strict=True):
-            found[modality][to] = all_[of]
+        different = {key(source): source for source in all_ if source is not None}
+        names = list(different)
+        order = [names[place] for place in generator.permutation(len(names))]
+        others = dict(zip(order, np.roll(np.arange(len(order)), 1).tolist(), strict=True))  # {key: place of another}
+        alone = len(order) < 2
+        found[modality] = [
+            None if source is None or alone else different[order[others[key(source)]]] for source in all_
+        ]
     return found

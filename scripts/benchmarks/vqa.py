@@ -90,7 +90,7 @@ def bench_official(questions: int = 200_000, repeats: int = 1) -> Iterator[Resul
         lambda: metrics.accuracies(given, people),
         lambda: np.array([plain.accuracy(answer, said) for answer, said in zip(given, people, strict=True)]),
     )
-    checks = {"most that a question differs": (float(np.abs(found - expected).max()), 1e-15)}
+    checks = {"most that a question differs": (float(np.abs(found - expected).max()), 0.0)}
     yield Result("vqa_accuracy", "CPU s", *cpu, 45.0, checks, f"{questions:,} questions of ten answers")
 
 
