@@ -25,8 +25,9 @@ class Normed(nn.Sequential):
 class Multiply(nn.Module):
     """The point-wise product (Antol et al. 2015, "deeper LSTM Q + norm I").
 
-    Both factors are normalised first. The gradient of each is scaled by the other, and those of two small vectors, as
-    default initialisations give them, are so small that training stays at what the question alone says.
+    Both factors are normalised, and so is what `mm.heads.answerer` makes the first of. The gradient of each factor is
+    scaled by the other; of small ones, as networks from scratch give them, it is so small that training stays at what
+    the question alone says.
     """
 
     def __init__(self, dim: int):
