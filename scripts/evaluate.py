@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--answers", metavar="F.json", help="answers in VQA's results format, instead of a run")
     parser.add_argument("--annotations", metavar="F.json", help="what people answered")
     parser.add_argument("--questions", metavar="F.json", help="what was asked")
+    parser.add_argument("--write", metavar="F.json", help="keep what a run says, in the official results format")
     parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
     pairs = ((arguments.captions, arguments.references), (arguments.answers, arguments.annotations))
@@ -60,6 +61,8 @@ def main() -> None:
         parser.error("--questions is for --answers")
     if not arguments.run and arguments.ensemble:
         parser.error("--ensemble averages the cosines of runs: it does not go with files")
+    if arguments.write and not arguments.run:
+        parser.error("--write keeps what a run says")
     if arguments.partial and not arguments.captions:
         parser.error("--partial is for --captions: a run describes every image, and every question needs an answer")
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
@@ -114,6 +117,8 @@ def score_vqa(arguments: argparse.Namespace) -> Scored:
     model, cfg = vqa.load(arguments.run, arguments.settings)
     train, items = vqa_data.load(cfg, ("train", arguments.split))
     answered = vqa_scores.answer_items(model, items, cfg)
+    if arguments.write:
+        vqa_files.write_results(arguments.write, answered.texts)
     metrics, controls = vqa_scores.score(model, answered, items, train, cfg)
     missing = {}
     blind = Path(arguments.run, vqa.QUESTION_ONLY)
@@ -136,6 +141,8 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
         for split in ("train", arguments.split)
     )
     told = captioning_scores.describe_items(model, items, cfg)
+    if arguments.write:
+        caption_files.write_results(arguments.write, captioning_scores.by_number(told, items))
     scored = captioning_scores.score(model, told, items, train, cfg)
     keep(arguments, "captioning", cfg, *scored)
     return scored
@@ -143,6 +150,8 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
 
 def score_retrieval(arguments: argparse.Namespace) -> Scored:
     """Metrics of a retrieval run, which are also written into it."""
+    if arguments.write:
+        raise ValueError("--write keeps captions or answers: this is a retrieval run. Leave it out.")
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     items = retrieval_scores.evaluated(data.load(cfg.data, arguments.split, cfg.seed), cfg)
     vectors, entries = retrieval_scores.embed_items(model, items, cfg)

@@ -110,6 +110,27 @@ def test_evaluate_gives_what_training_gave(script, vqa_run: Path, tmp_path: Path
     assert_clean(script("evaluate", run, "head.dim=64"), "of a finished run, data.*, encoder.*.cache and loop.device")
 
 
+def test_answers_of_another_split_in_the_official_format(script, vqa_run: Path, tmp_path: Path) -> None:
+    answer = script("evaluate", vqa_run, "--split", "val", "--write", tmp_path / "val.json", "--json")
+    assert answer.code == 0, answer.err
+    said = read_results(tmp_path / "val.json")
+    assert all(name.startswith("val-") for name in said) and len(said) == 16
+    assert json.loads(answer.out)["metrics"]["accuracy"] == 1
+    assert "val" not in (vqa_run / "metrics.json").read_text()
+    missing = script("evaluate", "--answers", "a", "--annotations", "b", "--write", "c")
+    assert (missing.code, "--write keeps what a run says" in missing.err) == (2, True)
+
+
+def test_an_unfinished_control_is_not_shown(script, vqa_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(vqa_run, tmp_path / "run"))
+    (run / "question_only" / "metrics.json").unlink()
+    answer = script("evaluate", run, "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert "question_only" not in found["controls"]
+    assert "run scripts/train_vqa.py to its end" in found["not_computed"]["question_only"]
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(script, tiny_vqa, vqa_run: Path, tmp_path: Path) -> None:
     process = started("train_vqa", tiny_vqa, tmp_path / "run")
     process.send_signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ from mm.data.spoken import spoken_digits
 from mm.data.synthetic import Scenes
 from mm.data.table import table
 from mm.data.voices import SAMPLE_RATE
-from mm.data.vqa_files import V1, V1_CHOICES, V2, vqa
+from mm.data.vqa_files import V1, V1_CHOICES, V2, V2_TEST_DEV, vqa
 from mm.naming import known
 
 __all__ = [
@@ -128,6 +128,7 @@ ASKED: dict[str, Reader] = {
     "vqa_v1": lambda cfg, split, seed: vqa(data_root(cfg), V1, split, cfg.skip_bad),
     "vqa_v1_choices": lambda cfg, split, seed: vqa(data_root(cfg), V1_CHOICES, split, cfg.skip_bad),
     "vqa_v2": lambda cfg, split, seed: vqa(data_root(cfg), V2, split, cfg.skip_bad),
+    "vqa_v2_test_dev": lambda cfg, split, seed: vqa(data_root(cfg), V2_TEST_DEV, split, cfg.skip_bad),
 }
 
 

@@ -6,6 +6,7 @@ Formats: visualqa.org (Antol et al. 2015, Goyal et al. 2017).
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,24 +21,33 @@ VAL_EVERY = 50  # of the pictures of train2014 one in so many is our val; the pu
 
 
 class Edition(NamedTuple):
-    """File names of one edition of the set, "{}" standing for train2014 or val2014."""
+    """File names of one edition of the set, "{}" standing for a part such as train2014.
+
+    Attributes:
+        folder: of the files.
+        questions: file name.
+        annotations: file name.
+        test: the part to test on; answers to a part of 2015 are known to the evaluation server alone.
+    """
 
     folder: str
     questions: str
     annotations: str
+    test: str = "val2014"
 
 
 V1 = Edition("vqa_v1", "OpenEnded_mscoco_{}_questions.json", "mscoco_{}_annotations.json")
 V1_CHOICES = V1._replace(questions="MultipleChoice_mscoco_{}_questions.json")
 V2 = Edition("vqa_v2", "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json")
+V2_TEST_DEV = V2._replace(test="test-dev2015")
 
 
 def vqa(root: Path, edition: Edition, split: str, skip_bad: bool = False) -> Items:
-    """Photographs of COCO with questions and ten answers each; train on train2014, test on val2014.
+    """Photographs of COCO with questions and ten answers each; train on train2014, test on val2014 or for the server.
 
     Args:
         root: holds `vqa_v1` or `vqa_v2` with the JSON files, and `coco/train2014`, `coco/val2014` with the pictures.
-        edition: V1, V1_CHOICES or V2.
+        edition: V1, V1_CHOICES, V2 or V2_TEST_DEV, whose test questions come without answers.
         split: "train", "val" (a fiftieth of the pictures of train2014, which train then lacks), "trainval" or "test".
         skip_bad: leave out training questions whose picture is missing, and count them.
 
@@ -46,17 +56,20 @@ def vqa(root: Path, edition: Edition, split: str, skip_bad: bool = False) -> Ite
         UnreadableError: a picture is missing.
         ValueError: a file is damaged, questions and annotations do not belong together.
     """
-    wanted, part = parts(split), "val2014" if split == "test" else "train2014"
-    names = [edition.questions.format(part), edition.annotations.format(part)]
-    folder, pictures = require(root / edition.folder, *names), require(root / "coco", part) / part
-    asked = annotated(read_questions(folder / names[0]), folder / names[1])
+    wanted, part = parts(split), edition.test if split == "test" else "train2014"
+    hidden, taken = part.endswith("2015"), "test2015" if part.endswith("2015") else part
+    names = [edition.questions.format(part), *([] if hidden else [edition.annotations.format(part)])]
+    folder, pictures = require(root / edition.folder, *names), require(root / "coco", taken) / taken
+    asked = read_questions(folder / names[0])
+    if not hidden:
+        asked = annotated(asked, folder / names[1])
     faults = Faults(f"{edition.folder} {split}", may_skip(skip_bad, split))
     present = {file.name for file in pictures.glob("*.jpg")}
     items = []
     for image, questions in asked.items():
         if split != "test" and ("train", "val")[image % VAL_EVERY == 0] not in wanted:
             continue
-        file = f"COCO_{part}_{image:012d}.jpg"
+        file = f"COCO_{taken}_{image:012d}.jpg"
         if file not in present:
             where = f"{folder / names[0]}: question {questions[0].id}"
             faults.add(f"{where} is about {pictures / file}, which is not there.")
@@ -218,7 +231,7 @@ def _answers(rows: Any, where: str) -> tuple[str, ...]:
         raise ValueError(f'{where}: answers must be a list of {{"answer": "..."}}: got {_short(rows)}.')
     if not rows:
         raise ValueError(f"{where} must have answers: got none. Leave it out of both files.")
-    return tuple(row["answer"] for row in rows)
+    return tuple(sys.intern(row["answer"]) for row in rows)  # millions, of which few differ
 
 
 def _id_of(row: dict[str, Any], path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from mm.metrics.answers import consensus
 from mm.tasks.vqa import VQA
 from mm.tasks.vqa_data import caches
 from mm.tasks.vqa_model import AnswerModel, key
+
+log = logging.getLogger(__name__)
 
 Sources = dict[str, list[Source | None]]
 
@@ -118,6 +121,9 @@ def score(
             `most_frequent_of_type`, the same for each question type, `images_swapped`, the same weights asked about
             another item's picture and sound, and `words_shuffled`, the same with each question's words in random order.
     """
+    if not any(question.answers for question in answered.questions):
+        log.info("the answers to these questions are not known here: nothing to score")
+        return {}, {}
     known = list(questions_of(train))
     controls = {
         "most_frequent": accuracies(answered.questions, most_frequent(answered.questions, known, by_type=False))[0],
