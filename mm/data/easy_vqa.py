@@ -8,6 +8,7 @@ from pathlib import Path
 from mm.data.asked import answer_type
 from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
 from mm.files import read_json
+from mm.vocabulary import tokenize
 
 VAL_EVERY = 20  # of the published training pictures one in so many is val: the set has no validation part
 
@@ -39,7 +40,7 @@ def easy_vqa(root: Path, split: str, skip_bad: bool = False) -> Items:
         in_val = isinstance(image, int) and image % VAL_EVERY == 0
         if split != "test" and ("train", "val")[in_val] not in wanted:
             continue
-        if not isinstance(image, int) or not all(isinstance(x, str) and x.strip() for x in (question, answer)):
+        if not isinstance(image, int) or not all(isinstance(x, str) and tokenize(x) for x in (question, answer)):
             faults.add(f"{file}: row {number} must be question, answer and picture number: got {row}.")
         elif str(image) not in present:
             faults.add(f"{file}: row {number} is about images/{image}.png, which is not there.")

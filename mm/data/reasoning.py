@@ -10,6 +10,7 @@ from mm.data.asked import answer_type
 from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
 from mm.data.vqa_files import rows_of
 from mm.files import read_json
+from mm.vocabulary import tokenize
 
 CLEVR_VAL_EVERY = 50  # of the training pictures one in so many is our val; the published val is what is tested on
 GQA_PARTS = {"train": "train_balanced", "val": "val_balanced", "test": "testdev_balanced"}
@@ -87,7 +88,7 @@ def one_answer(name: str, text: Any, answer: Any, kind: str, where: str) -> Ques
     Raises:
         ValueError: question or answer is no text, or empty.
     """
-    if not all(isinstance(words, str) and words.strip() for words in (text, answer)):
+    if not all(isinstance(words, str) and words.strip() for words in (text, answer)) or not tokenize(text):
         raise ValueError(f"{where} must have a question and an answer, texts and not empty: got {text!r}, {answer!r}.")
     return Question(name, text, (answer,), kind, answer_type(answer))
 

@@ -12,6 +12,7 @@ from typing import Any
 from mm.data.asked import answer_type
 from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, Question, may_skip, parts
 from mm.naming import hint
+from mm.vocabulary import tokenize
 
 COLUMNS = ("id", "split", "owner", *MODALITIES, "question")
 ASKED = ("answer", "type", "choices")  # columns that belong to a question
@@ -144,7 +145,7 @@ def _questions(name: str, row: dict[str, Any], where: str) -> tuple[Question, ..
     if "question" not in row:
         return ()
     text, kind = row["question"], row.get("type") or ""
-    if not (isinstance(text, str) and text.strip()):
+    if not (isinstance(text, str) and tokenize(text)):
         raise ValueError(f"{where}: question must be text and not empty: got {text!r}.")
     if not isinstance(kind, str):
         raise ValueError(f"{where}: type must be text: got {kind!r}.")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mm.data.item import Faults, Item, Items, Question, may_skip, parts, require
 from mm.files import read_json, write_json
 from mm.naming import hint
+from mm.vocabulary import tokenize
 
 _NUMBER = re.compile(r"0|-?[1-9][0-9]*")
 VAL_EVERY = 50  # of the pictures of train2014 one in so many is our val; the published val2014 is what all test on
@@ -97,7 +98,7 @@ def read_questions(path: str | Path) -> dict[int, list[Question]]:
             raise ValueError(f"{path}: question_id {name} comes twice. Leave one of them.")
         if isinstance(image, bool) or not isinstance(image, int):
             raise ValueError(f"{path}: image_id of question {name} must be a whole number: got {image!r}.")
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not tokenize(text):
             raise ValueError(f"{path}: question {name} must be text and not empty: got {text!r}.")
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
             raise ValueError(f"{path}: multiple_choices of question {name} must be a list of texts: got {choices!r}.")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mm.features import WAVES, Features, masked_mean, place_code
 from mm.heads.fusions import build_fusion
-from mm.heads.looking import Attention, Looked, attention_and_layers, build_attention
+from mm.heads.looking import Attention, Inner, Looked, attention_and_layers, build_attention
 
 
 class Answer(NamedTuple):
@@ -116,7 +116,11 @@ class Answerer(nn.Module):
         )
 
     def forward(
-        self, question: Features, contents: Mapping[str, Features], about: Mapping[str, Tensor] | None = None
+        self,
+        question: Features,
+        contents: Mapping[str, Features],
+        about: Mapping[str, Tensor] | None = None,
+        inner: Inner | None = None,
     ) -> Scored:
         """Scores of all answers.
 
@@ -125,6 +129,10 @@ class Answerer(nn.Module):
             contents: {modality: of b_m inputs}; a modality that is not there is one that no question is about.
             about: {modality: (Q,) int64: which input each question is about, -1 = none}; left out, question q is about
                 input q.
+            inner: an empty dict, which takes up every attention that does not go from the question to places: weights
+                of each layer, whose rows sum to 1. Of mcan "words_to_words" (Q, L + 1, L + 1), where the last is the
+                whole question, "places_to_words", "places_to_places" from the second layer on, and "words"; of ban
+                "words_and_places" (Q, L, N), which sums to 1 over both.
         """
         vector, words = question.vector, question.map
         asked = vector.new_zeros(len(vector), self.dim) if self.of_question is None else self.of_question(vector)
@@ -135,8 +143,8 @@ class Answerer(nn.Module):
             looked = Looked.of_vectors(self.whole(asked, contents, rows), asked)
             return Scored(self.classify(self.fusion(looked)[0]), None, {})
         words = words if self.of_words is None else self.of_words(words)  # (Q, L, dim)
-        looked, places = self.look(asked, words, question.mask, contents, rows)
-        fused, alpha = self.fusion(looked)  # (Q, dim), (Q, G', N') of a fusion that looks for itself
+        looked, places = self.look(asked, words, question.mask, contents, rows, inner)
+        fused, alpha = self.fusion(looked, inner)  # (Q, dim), (Q, G', N') of a fusion that looks for itself
         if alpha is None or not looked.all_places:
             alpha = looked.attention
         else:
@@ -158,6 +166,7 @@ class Answerer(nn.Module):
         word_mask: Tensor,
         contents: Mapping[str, Features],
         rows: Mapping[str, Tensor],
+        inner: Inner | None,
     ) -> tuple[Looked, dict[str, int]]:
         """What questions (Q, dim) see at the places of what they are about, and how many places each modality has."""
         parts, masks, sizes = [], [], {}
@@ -181,4 +190,4 @@ class Answerer(nn.Module):
             nowhere = together[0].new_zeros(len(mask), 0, mask.shape[1])  # (Q, 0, N)
             vector = masked_mean(together[0], mask)  # (Q, dim)
             return Looked(vector, asked, together[0], mask, words, word_mask, nowhere), sizes
-        return self.attention(together, mask, asked, words, word_mask), sizes
+        return self.attention(together, mask, asked, words, word_mask, inner), sizes

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.heads.looking import Looked
+from mm.heads.looking import Inner, Looked
 from mm.naming import known
 
 MCB_WIDTH = 4  # numbers of the sketch for each of the result (Fukui et al. 2016 take 16,000 for 2,048)
@@ -34,7 +34,7 @@ class Multiply(nn.Module):
         super().__init__()
         self.of_seen, self.of_question = Normed(dim, dim), Normed(dim, dim)
 
-    def forward(self, looked: Looked) -> tuple[Tensor, None]:
+    def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
         return self.of_seen(looked.vector) * self.of_question(looked.question), None
 
@@ -46,7 +46,7 @@ class Concatenate(nn.Module):
         super().__init__()
         self.both = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU())
 
-    def forward(self, looked: Looked) -> tuple[Tensor, None]:
+    def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
         return self.both(torch.cat([looked.vector, looked.question], dim=-1)), None
 
@@ -65,7 +65,7 @@ class CompactBilinear(nn.Module):
         self.register_buffer("signs", torch.randint(2, (2, dim)).float() * 2 - 1)
         self.out = nn.Linear(self.width, dim)
 
-    def forward(self, looked: Looked) -> tuple[Tensor, None]:
+    def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
         return self.out(even(self.sketch(looked.vector, looked.question))), None
 
@@ -88,7 +88,7 @@ class FactorizedBilinear(nn.Module):
         self.of_seen, self.of_question = (Normed(dim, MFB_FACTORS * dim) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, looked: Looked) -> tuple[Tensor, None]:
+    def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
         product = self.dropout(self.of_seen(looked.vector) * self.of_question(looked.question))  # (Q, k D)
         return even(product.unflatten(-1, (-1, MFB_FACTORS)).sum(dim=-1)), None
@@ -101,7 +101,7 @@ class Mutan(nn.Module):
         super().__init__()
         self.of_seen, self.of_question = (Normed(dim, MUTAN_RANK * dim) for _ in range(2))
 
-    def forward(self, looked: Looked) -> tuple[Tensor, None]:
+    def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
         product = torch.tanh(self.of_seen(looked.vector)) * torch.tanh(self.of_question(looked.question))  # (Q, R D)
         return torch.tanh(product.unflatten(-1, (MUTAN_RANK, -1)).sum(dim=1)), None
@@ -119,14 +119,16 @@ class BilinearAttention(nn.Module):
         self.back = nn.ModuleList(nn.Linear(dim, dim) for _ in range(BAN_GLIMPSES))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, looked: Looked) -> tuple[Tensor, Tensor]:
-        """-> (Q, D), and where it looked, over all words: (Q, G, N')."""
+    def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, Tensor]:
+        """-> (Q, D), and where it looked, over all words: (Q, G, N'); of each word: "words_and_places" (Q, L, N')."""
         places, words = looked.places, looked.words
         weighted = self.dropout(self.key_words(words))[:, :, None] * self.score.weight  # (Q, L, G, D)
         scores = torch.einsum("qlgd,qnd->qgln", weighted, self.key_places(places)) / places.shape[-1] ** 0.5
         allowed = looked.word_mask[:, None, :, None] & looked.mask[:, None, None]  # (Q, 1, L, N')
         flat = scores.masked_fill(~allowed, float("-inf")).flatten(2).softmax(-1)  # (Q, G, L N')
         alpha = flat.unflatten(-1, scores.shape[2:]).masked_fill(~allowed, 0)  # (Q, G, L, N')
+        if inner is not None:
+            inner.setdefault("words_and_places", []).extend(alpha.unbind(dim=1))
         for glimpse in range(BAN_GLIMPSES):
             share = alpha[:, glimpse].to(places.dtype)  # (Q, L, N')
             seen = torch.einsum("qln,qnd->qld", share, self.of_places[glimpse](places))  # (Q, L, D)

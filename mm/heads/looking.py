@@ -17,6 +17,9 @@ LAYERS = 2  # of san and mcan, where no number is said
 HEAD_DIM = 32  # channels of an attention head of mcan
 
 
+Inner: TypeAlias = dict[str, list[Tensor]]  # {what looks at what: weights of each layer}
+
+
 class Looked(NamedTuple):
     """A question after it has looked.
 
@@ -85,7 +88,13 @@ class Stacked(nn.Module):
         return places, self.of_places(places)  # (b, N, D), (b, N, layers * D)
 
     def forward(
-        self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor
+        self,
+        prepared: tuple[Tensor, ...],
+        mask: Tensor,
+        question: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        inner: Inner | None = None,
     ) -> Looked:
         """Each of (Q, ...): look `layers` times."""
         places, keys = prepared
@@ -122,7 +131,13 @@ class TopDown(nn.Module):
         return places, functional.relu(self.of_places(places))  # (b, N, D) each
 
     def forward(
-        self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor
+        self,
+        prepared: tuple[Tensor, ...],
+        mask: Tensor,
+        question: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        inner: Inner | None = None,
     ) -> Looked:
         """Each of (Q, ...): look once."""
         places, keys = prepared
@@ -160,25 +175,33 @@ class CoAttention(nn.Module):
         return (self.among[0](places, places, mask),)  # (b, N, D)
 
     def forward(
-        self, prepared: tuple[Tensor, ...], mask: Tensor, question: Tensor, words: Tensor, word_mask: Tensor
+        self,
+        prepared: tuple[Tensor, ...],
+        mask: Tensor,
+        question: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        inner: Inner | None = None,
     ) -> Looked:
         """Each of (Q, ...): words in themselves, then places guided by them, then each in one vector."""
         (places,) = prepared
         words = torch.cat([words, question[:, None]], dim=1)  # (Q, L + 1, D) the whole beside its words
         word_mask = torch.cat([word_mask, word_mask.new_ones(len(word_mask), 1)], dim=1)  # (Q, L + 1)
         for attend, feed in zip(self.encode, self.encode_feed, strict=True):
-            words = feed(attend(words, words, word_mask))  # (Q, L + 1, D)
+            words = feed(attend(words, words, word_mask, kept(inner, "words_to_words")))  # (Q, L + 1, D)
         words = self.norm_words(words)
         for layer, (among, guided, feed) in enumerate(zip(self.among, self.guided, self.feed, strict=True)):
             if layer:
-                places = among(places, places, mask)  # (Q, N, D)
-            places = feed(guided(places, words, word_mask))  # (Q, N, D)
+                places = among(places, places, mask, kept(inner, "places_to_places"))  # (Q, N, D)
+            places = feed(guided(places, words, word_mask, kept(inner, "places_to_words")))  # (Q, N, D)
         places = self.norm_places(places)
         if not self.reduce:
             means = masked_mean(places, mask), masked_mean(words, word_mask)  # (Q, D) each
             return Looked(*means, places, mask, words, word_mask, mask.new_zeros(len(mask), 0, mask.shape[1]).float())
         of_words, of_places = self.reduce
-        question, _ = of_words(words, word_mask)
+        question, of_each = of_words(words, word_mask)
+        if inner is not None:
+            inner.setdefault("words", []).append(of_each)
         vector, alpha = of_places(places, mask)
         return Looked(vector, question, places, mask, words, word_mask, alpha[:, None])
 
@@ -195,8 +218,11 @@ class Attend(nn.Module):
         self.query, self.both, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, at: Tensor, mask: Tensor) -> Tensor:
-        """Each of x (Q, N, D) looks at those of `at` (Q, M, D) that `mask` (Q, M) lets it, if any -> (Q, N, D)."""
+    def forward(self, x: Tensor, at: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """Each of x (Q, N, D) looks at those of `at` (Q, M, D) that `mask` (Q, M) lets it, if any -> (Q, N, D).
+
+        `weights` takes up where: (Q, N, M), on average over the heads.
+        """
         normed = self.norm(x)  # (Q, N, D)
         seen = self.norm_at(at) if self.norm_at else normed  # (Q, M, D)
         q = self.query(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (Q, heads, N, D / heads)
@@ -204,6 +230,9 @@ class Attend(nn.Module):
         some = mask.any(dim=1)  # (Q,)
         allowed = (mask | ~some[:, None])[:, None, None]  # (Q, 1, 1, M)
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # (Q, heads, N, D / heads)
+        if weights is not None:
+            scores = torch.einsum("qhnd,qhmd->qhnm", q.float(), k.float()) / q.shape[-1] ** 0.5
+            weights.append(masked_softmax(scores, mask[:, None, None]).mean(dim=1))  # (Q, N, M)
         out = self.dropout(self.out(out.transpose(1, 2).flatten(2)))  # (Q, N, D)
         return x + out * some[:, None, None]  # (Q, N, D)
 
@@ -233,6 +262,11 @@ class Reduce(nn.Module):
         """(Q, N, D), (Q, N) -> (Q, D) and the weights (Q, N)."""
         alpha = masked_softmax(self.score(x).squeeze(-1), mask)  # (Q, N)
         return torch.einsum("qn,qnd->qd", alpha.to(x.dtype), x), alpha
+
+
+def kept(inner: Inner | None, name: str) -> list[Tensor] | None:
+    """The list that takes up weights of that name; None where nobody asks for them."""
+    return None if inner is None else inner.setdefault(name, [])
 
 
 def one_place(seen: Tensor, question: Tensor, words: Tensor, word_mask: Tensor, attention: Tensor) -> Looked:

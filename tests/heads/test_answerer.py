@@ -9,7 +9,7 @@ from torch import Tensor
 from mm.features import Features
 from mm.heads.answerer import Answerer, AnswererConfig
 from mm.heads.fusions import FUSIONS, MFB_FACTORS, MUTAN_RANK, build_fusion, even
-from mm.heads.looking import Looked, attention_and_layers, build_attention
+from mm.heads.looking import Attend, Looked, attention_and_layers, build_attention
 
 ATTENTIONS = ("none", "san:1", "san:2", "topdown", "mcan:1", "mcan:2")
 EVERY = list(itertools.product(ATTENTIONS, FUSIONS))
@@ -104,6 +104,42 @@ def test_attention_sums_to_one_and_is_zero_at_padding(attention: str, fusion: st
     own = 2 * (fusion == "ban" and kind in ("none", "mcan"))  # glimpses of a fusion that looks itself
     looks = {"none": 0, "topdown": 1, "mcan": not own}.get(kind, int(attention[-1]) if kind == "san" else 0)
     assert alpha.shape[1] == looks + own
+
+
+@pytest.mark.parametrize(
+    ("attention", "fusion", "names"),
+    [
+        ("mcan:2", "mul", {"words_to_words": 2, "places_to_places": 1, "places_to_words": 2, "words": 1}),
+        ("mcan:1", "ban", {"words_to_words": 1, "places_to_words": 1, "words_and_places": 2}),
+        ("topdown", "ban", {"words_and_places": 2}),
+        ("none", "mcb", {}),
+    ],
+)
+def test_every_other_attention_can_be_had_too(attention: str, fusion: str, names: dict[str, int]) -> None:
+    head = answerer(attention, fusion)
+    question, image = features(3, 6, 5, [6, 2, 4]), features(3, 5, 6, [5, 3, 1], seed=1)
+    inner: dict[str, list[Tensor]] = {}
+    asked = head(question, {"image": image}, inner=inner)
+    torch.testing.assert_close(asked.logits, head(question, {"image": image}).logits)
+    assert {name: len(weights) for name, weights in inner.items()} == names
+    words = torch.cat([question.mask, torch.ones(3, 1, dtype=torch.bool)], dim=1)  # the whole question behind them
+    for name, weights in inner.items():
+        for one in weights:
+            total = one.sum(dim=(1, 2)) if name == "words_and_places" else one.sum(dim=-1)
+            torch.testing.assert_close(total, torch.ones_like(total))
+            at = image.mask if name.endswith("places") else words
+            if not (name == "words_and_places" and attention == "topdown"):  # which sees one place
+                assert (one.movedim(-1, 1)[~at] == 0).all(), name
+
+
+def test_what_guided_attention_says_is_what_it_does() -> None:
+    torch.manual_seed(0)
+    attend = Attend(DIM, 0.0, elsewhere=True).eval()
+    x, at, mask = torch.randn(2, 3, DIM), torch.randn(2, 4, DIM), torch.tensor([[True] * 4, [True, False, True, False]])
+    weights: list[Tensor] = []
+    found = attend(x, at, mask, weights)
+    value = attend.both(attend.norm_at(at))[..., DIM:]
+    torch.testing.assert_close(found, x + attend.out(weights[0] @ value))  # with one head
 
 
 @pytest.mark.parametrize(("attention", "fusion"), EVERY)
