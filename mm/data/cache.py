@@ -1,4 +1,4 @@
-"""Trunk outputs on disk: computed once over all sources and views, read back through memory maps.
+"""Trunk outputs on disk: computed once over all sources and views, read back row by row.
 
 A cache is a folder `<name>/` of three files: `rows.bin` (the numbers of all rows, one behind the other), `index.bin`
 (per row its first byte, its length and a checksum) and `manifest.json`. It is written as `<name>.part/`, and the
@@ -107,7 +107,7 @@ class Cache:
         shaped = np.frombuffer(raw, self._dtype).reshape(int(row["length"]), *tail)  # (n, ...)
         return torch.from_numpy(shaped.astype(np.float32))
 
-    def __getstate__(self) -> dict[str, Any]:  # a loading process opens its own map
+    def __getstate__(self) -> dict[str, Any]:  # a loading process opens the file for itself
         return {"folder": self.folder, "_positions": self._positions}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -242,7 +242,8 @@ def evaluate(
         answer_types: {question: "yes/no", "number" or "other"}.
 
     Returns:
-        metrics: `accuracy` (official), `accuracy_strict`, and the official one by both kinds of type.
+        metrics: `accuracy` (official), `accuracy_strict`, and the official one by both kinds of type; where a question
+            type is named like an answer type, the number is that of the question type.
         scores: (n,) official, in the order of `predictions`.
 
     Raises:
