@@ -361,5 +361,5 @@ def test_rows_may_stand_in_columns(tmp_path) -> None:
     for columns in (1, 2):
         with Image.open(draw_attention(rows, tmp_path / f"{columns}.png", columns=columns)) as picture:
             sizes.append(picture.size)
-    assert sizes[1][0] == 2 * sizes[0][0]
+    assert abs(sizes[1][0] - 2 * sizes[0][0]) <= 2  # px
     assert 0.5 < sizes[1][1] / sizes[0][1] < 0.7  # three rows of five
