@@ -60,6 +60,7 @@ class AskedScenes(Sequence[Item]):
             raise ValueError("scenes must be seen or heard to be asked about: got seen=False and heard=False.")
         self.split, self.n, self.seed, self.world = split, n, seed, world
         self.seen, self.heard, self.keep = seen, heard, keep
+        self._asked: dict[int, tuple[Question, ...]] = {}  # by the number of the scene
         self._numbers: Sequence[int] = range(n)
         if keep:
             self._numbers = [number for number in range(n) if self.questions(number)]
@@ -95,8 +96,14 @@ class AskedScenes(Sequence[Item]):
         return f"{self.split}-{self._checked(index):05d}"
 
     def questions(self, index: int) -> tuple[Question, ...]:
-        """What is asked about scene `index`, without drawing it."""
-        return self._questions(index, self.drawn(index)[2])
+        """What is asked about scene `index`, without drawing it; kept, for words, priors and controls all ask for it."""
+        number = self._checked(index)
+        if number not in self._asked:
+            self._asked[number] = self._questions(index, self.drawn(index)[2])
+        return self._asked[number]
+
+    def __getstate__(self) -> dict[str, Any]:  # a loading process that is spawned needs none of them
+        return self.__dict__ | {"_asked": {}}
 
     def _questions(self, index: int, asked: Sequence[Asked]) -> tuple[Question, ...]:
         questions = (
