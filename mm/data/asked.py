@@ -96,7 +96,7 @@ class AskedScenes(Sequence[Item]):
         return f"{self.split}-{self._checked(index):05d}"
 
     def questions(self, index: int) -> tuple[Question, ...]:
-        """What is asked about scene `index`, without drawing it; kept, for words, priors and controls all ask for it."""
+        """What is asked about scene `index`, without drawing it; kept, for words, priors and controls ask for it."""
         number = self._checked(index)
         if number not in self._asked:
             self._asked[number] = self._questions(index, self.drawn(index)[2])
