@@ -280,6 +280,43 @@ def test_stacked_attention_looks_again_with_what_it_saw() -> None:
         torch.testing.assert_close(found.question[q], before)
 
 
+def test_top_down_attention_reads_scores_from_the_product_of_place_and_question() -> None:
+    torch.manual_seed(2)
+    module, given = build_attention("topdown", DIM, 0.0).eval(), looked()
+    found = module(module.prepare(given.places, given.mask), given.mask, given.question, given.words, given.word_mask)
+    for q in range(3):
+        asked = module.of_question(given.question[q]).relu()
+        real = given.places[q][given.mask[q]]
+        alpha = (
+            torch.stack([module.score(module.of_places(place).relu() * asked) for place in real]).squeeze(-1).softmax(0)
+        )
+        torch.testing.assert_close(found.attention[q, 0, given.mask[q]], alpha)
+        torch.testing.assert_close(found.vector[q], alpha @ real)
+
+
+def test_co_attention_is_an_encoder_of_words_and_a_decoder_of_places() -> None:
+    torch.manual_seed(2)
+    module, given = build_attention("mcan:2", DIM, 0.0).eval(), looked()
+    found = module(module.prepare(given.places, given.mask), given.mask, given.question, given.words, given.word_mask)
+    for q in range(3):
+        words = torch.cat([given.words[q][given.word_mask[q]], given.question[q : q + 1]])[None]
+        places = given.places[q][given.mask[q]][None]
+        every, all_places = (torch.ones(x.shape[:2], dtype=torch.bool) for x in (words, places))
+        for layer in range(2):
+            words = module.encode_feed[layer](module.encode[layer](words, words, every))
+        words = module.norm_words(words)
+        for layer in range(2):
+            places = module.among[layer](places, places, all_places)
+            places = module.feed[layer](module.guided[layer](places, words, every))
+        places = module.norm_places(places)[0]
+        for reduce, rows, vector in (
+            (module.reduce[0], words[0], found.question),
+            (module.reduce[1], places, found.vector),
+        ):
+            alpha = reduce.score(rows).squeeze(-1).softmax(0)
+            torch.testing.assert_close(vector[q], alpha @ rows, atol=1e-5, rtol=1e-4)
+
+
 # What is rejected ---------------------------------------------------------------------------------------------------
 
 
