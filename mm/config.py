@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fnmatch
 import inspect
 import itertools
 import json
@@ -233,19 +232,6 @@ def settings(cls: type, prefix: str = "") -> dict[str, Setting]:
         else:
             leaves[prefix + name] = Setting(kinds[name], name, cls)
     return leaves
-
-
-def check_changes(changes: Sequence[str], allowed: Sequence[str]) -> None:
-    """Reject `key=value` pairs of a finished run whose keys match no pattern that is allowed, such as "data.*".
-
-    Raises:
-        ConfigError: another key.
-    """
-    if done := [c for c in changes if not any(fnmatch.fnmatch(c.partition("=")[0], pattern) for pattern in allowed)]:
-        raise ConfigError(
-            f"of a finished run, {', '.join(allowed[:-1])} and {allowed[-1]} can be changed: got {', '.join(done)}. "
-            "Leave it out, or train anew with it."
-        )
 
 
 @contextlib.contextmanager

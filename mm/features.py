@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+WAVES = 4  # wavelengths of the code of a place: twice the grid, the grid, a half, a quarter
+
 
 class Features(NamedTuple):
     """What an encoder says of a batch of inputs, whatever their modality.
@@ -81,6 +83,13 @@ def coordinates(features: Features) -> Tensor:
     row = ((torch.arange(rows, device=device) + 0.5) / rows)[None, :, None]  # (1, rows, 1)
     column = ((torch.arange(columns, device=device) + 0.5) / real[:, None])[:, None]  # (b, 1, columns)
     return torch.stack(torch.broadcast_tensors(row, column), dim=-1).flatten(1, 2)  # (b, N, 2)
+
+
+def place_code(features: Features) -> Tensor:
+    """Where each place lies: sines and cosines of its row and column at `WAVES` wavelengths, (B, N, 4 WAVES)."""
+    angle = coordinates(features) * torch.pi  # (B, N, 2)
+    angles = torch.cat([angle * 2**octave for octave in range(WAVES)], dim=-1)  # (B, N, 2 WAVES)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)  # (B, N, 4 WAVES)
 
 
 def pad(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

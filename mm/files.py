@@ -36,6 +36,21 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON in UTF-8.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} must be a JSON file: there is none of this name.") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and brackets without end
+        raise ValueError(f"{path} must be JSON in UTF-8: {error}. Write or fetch it anew.") from error
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

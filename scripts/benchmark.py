@@ -33,6 +33,7 @@ from benchmarks.retrieval import (
     bench_losses,
     bench_ranks,
 )
+from benchmarks.vqa import bench_epoch, bench_official
 
 from mm.config import clean_exit
 from mm.data import folder as files_in
@@ -50,6 +51,8 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "caption_step": bench_training_step,
     "caption_beam": bench_beam,
     "caption_scores": bench_scores,
+    "vqa_accuracy": bench_official,
+    "vqa_epoch": bench_epoch,
 }
 
 

@@ -1,12 +1,14 @@
-"""Evaluate a run beside its controls, or anyone's captions against references.
+"""Evaluate a run beside its controls, or anyone's captions or answers against what people said.
 
     python scripts/evaluate.py RUN [--split test] [--json] [--ensemble RUN...] [key=value]...
     python scripts/evaluate.py --captions results.json --references captions_val.json [--json]
+    python scripts/evaluate.py --answers results.json --annotations annotations.json [--questions F.json] [--json]
 
 Settings such as data.root=FOLDER, data.eval_views=2 or decoding.beam=1 change how the run is evaluated;
 RUN/metrics.json is written anew when they are the run's own and the split is "test". With --ensemble the cosines of all
 retrieval runs named are averaged. Captions and references are in COCO's formats; references may be a data set's
-Karpathy JSON too, of which --split names the part.
+Karpathy JSON too, of which --split names the part. Answers and annotations are in VQA's; with --questions it is checked
+that the annotations are theirs.
 """
 
 import argparse
@@ -16,9 +18,18 @@ from pathlib import Path
 
 from mm import data, encoders
 from mm.config import clean_exit
-from mm.data import caption_files
+from mm.data import caption_files, vqa_files
 from mm.engine import keep_freed_memory, start_logging, table, training_seconds, write_metrics
-from mm.tasks import captioning, captioning_data, captioning_scores, retrieval, retrieval_scores
+from mm.tasks import (
+    captioning,
+    captioning_data,
+    captioning_scores,
+    retrieval,
+    retrieval_scores,
+    vqa,
+    vqa_data,
+    vqa_scores,
+)
 
 Scored = tuple[dict[str, float], dict[str, dict[str, float]], dict[str, str]]  # metrics, controls, what is missing
 
@@ -34,20 +45,36 @@ def main() -> None:
     parser.add_argument("--captions", metavar="F.json", help="captions in COCO's results format, instead of a run")
     parser.add_argument("--references", metavar="F.json", help="what they are compared with")
     parser.add_argument("--partial", action="store_true", help="score only the images that have a caption")
+    parser.add_argument("--answers", metavar="F.json", help="answers in VQA's results format, instead of a run")
+    parser.add_argument("--annotations", metavar="F.json", help="what people answered")
+    parser.add_argument("--questions", metavar="F.json", help="what was asked")
+    parser.add_argument("--write", metavar="F.json", help="keep what a run says, in the official results format")
     parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
-    if bool(arguments.captions) != bool(arguments.references) or bool(arguments.captions) == bool(arguments.run):
-        parser.error("a run folder is required, or --captions and --references, which take no settings")
-    if arguments.captions and arguments.ensemble:
-        parser.error("--ensemble averages the cosines of runs: it does not go with --captions")
-    if arguments.run and arguments.partial:
-        parser.error("--partial is for --captions: a run describes every image")
+    pairs = ((arguments.captions, arguments.references), (arguments.answers, arguments.annotations))
+    if any(bool(said) != bool(true) for said, true in pairs) or sum(map(bool, (arguments.run, *dict(pairs)))) != 1:
+        parser.error(
+            "a run folder is required, or --captions and --references, or --answers and --annotations, which take no "
+            "settings"
+        )
+    if arguments.questions and not arguments.answers:
+        parser.error("--questions is for --answers")
+    if not arguments.run and arguments.ensemble:
+        parser.error("--ensemble averages the cosines of runs: it does not go with files")
+    if arguments.write and not arguments.run:
+        parser.error("--write keeps what a run says")
+    if arguments.partial and not arguments.captions:
+        parser.error("--partial is for --captions: a run describes every image, and every question needs an answer")
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
     keep_freed_memory()  # a third less CPU for a network over many pictures
     if arguments.captions:
         metrics, controls, missing = score_files(arguments)
-    elif is_captioning(arguments.run):
+    elif arguments.answers:
+        metrics, controls, missing = score_answers(arguments)
+    elif holds(arguments.run, captioning.CAPTIONER_FILE):
         metrics, controls, missing = score_captioning(arguments)
+    elif holds(arguments.run, vqa.ANSWERER_FILE):
+        metrics, controls, missing = score_vqa(arguments)
     else:
         metrics, controls, missing = score_retrieval(arguments)
     if arguments.json:
@@ -60,9 +87,9 @@ def main() -> None:
             print(f"{name}: not computed: {why}")
 
 
-def is_captioning(run: str) -> bool:
-    """Whether a run is one of captioning."""
-    return (encoders.find(Path(run)) / captioning.CAPTIONER_FILE).is_file()
+def holds(run: str, name: str) -> bool:
+    """Whether the checkpoint of a run holds a file, by which its task is known."""
+    return (encoders.find(Path(run)) / name).is_file()
 
 
 def score_files(arguments: argparse.Namespace) -> Scored:
@@ -71,6 +98,37 @@ def score_files(arguments: argparse.Namespace) -> Scored:
     references = caption_files.read_references(arguments.references, arguments.split)
     metrics, missing = captioning_scores.metrics_of(*caption_files.matched(captions, references, arguments.partial))
     return metrics, {}, missing
+
+
+def score_answers(arguments: argparse.Namespace) -> Scored:
+    """Accuracies of a results file."""
+    questions = vqa_files.read_annotations(arguments.annotations)
+    if arguments.questions:
+        vqa_files.annotated(vqa_files.read_questions(arguments.questions), arguments.annotations)
+    results = vqa_files.read_results(arguments.answers)
+    texts = vqa_files.matched(results, questions, arguments.answers)
+    return vqa_scores.accuracies(list(questions.values()), texts)[0], {}, {}
+
+
+def score_vqa(arguments: argparse.Namespace) -> Scored:
+    """Metrics of a run of question answering, which are also written into it."""
+    if arguments.ensemble:
+        raise ValueError("--ensemble averages the cosines of retrieval runs: this run answers questions. Leave it out.")
+    model, cfg = vqa.load(arguments.run, arguments.settings)
+    train, items = vqa_data.load(cfg, ("train", arguments.split))
+    answered = vqa_scores.answer_items(model, items, cfg)
+    if arguments.write:
+        vqa_files.write_results(arguments.write, answered.texts)
+    metrics, controls = vqa_scores.score(model, answered, items, train, cfg)
+    missing = {}
+    blind = Path(arguments.run, vqa.QUESTION_ONLY)
+    if cfg.modalities and (blind / "metrics.json").is_file():
+        other, its = vqa.load(blind, arguments.settings)
+        controls[vqa.QUESTION_ONLY] = vqa_scores.evaluate(other, data.unseen(items), its)
+    elif cfg.modalities:
+        missing[vqa.QUESTION_ONLY] = f"no finished run in {blind}: run scripts/train_vqa.py to its end"
+    keep(arguments, "vqa", cfg, metrics, controls, missing)
+    return metrics, controls, missing
 
 
 def score_captioning(arguments: argparse.Namespace) -> Scored:
@@ -83,6 +141,8 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
         for split in ("train", arguments.split)
     )
     told = captioning_scores.describe_items(model, items, cfg)
+    if arguments.write:
+        caption_files.write_results(arguments.write, captioning_scores.by_number(told, items))
     scored = captioning_scores.score(model, told, items, train, cfg)
     keep(arguments, "captioning", cfg, *scored)
     return scored
@@ -90,6 +150,8 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
 
 def score_retrieval(arguments: argparse.Namespace) -> Scored:
     """Metrics of a retrieval run, which are also written into it."""
+    if arguments.write:
+        raise ValueError("--write keeps captions or answers: this is a retrieval run. Leave it out.")
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     items = retrieval_scores.evaluated(data.load(cfg.data, arguments.split, cfg.seed), cfg)
     vectors, entries = retrieval_scores.embed_items(model, items, cfg)
@@ -105,7 +167,7 @@ def score_retrieval(arguments: argparse.Namespace) -> Scored:
 def keep(
     arguments: argparse.Namespace,
     task: str,
-    cfg: retrieval.Retrieval | captioning.Captioning,
+    cfg: retrieval.Retrieval | captioning.Captioning | vqa.VQA,
     metrics: dict[str, float],
     controls: dict[str, dict[str, float]],
     missing: dict[str, str],

@@ -77,8 +77,7 @@ def main() -> None:
         missing=missing,
     )
     out = Path(cfg.out)
-    numbers = [item.meta.get("cocoid", item.id) for item in test]  # COCO knows its images by number
-    write_results(out / "captions.json", dict(zip(numbers, told.texts.values(), strict=True)))
+    write_results(out / "captions.json", captioning_scores.by_number(told, test))
     entries = entries_of(told, test, cfg.modality)
     page = write_page(out / "captions.html", entries)
     picture = draw_attention([entry.looked for entry in spread(entries)], out / "figures" / "attention.png")

@@ -48,6 +48,8 @@ SMALL = {
     "caption_step": {**TINY, "batch_size": 5, "shortest": 2, "longest": 6, "repeats": 1},
     "caption_beam": {**TINY, "images": 6, "beam": 4, "steps": 6, "end": 3.0, "repeats": 1},
     "caption_scores": {"images": 30, "repeats": 1},
+    "vqa_accuracy": {"questions": 300, "repeats": 1},
+    "vqa_epoch": {"images": 200, "asked": 5, "places": 4, "dim": 8, "steps": 3, "trained": 2},
 }
 
 

@@ -15,16 +15,22 @@ import yaml
 
 from mm import data
 from mm.config import AudioConfig, ImageConfig, TextConfig, load, settings
-from mm.data import DataConfig, Item, Items
+from mm.data import AskedScenes, DataConfig, Item, Items, Question
 from mm.encoders import AudioEncoder, audio_encoder, image_encoder, text_encoder
 from mm.encoders.settings import NOT_THE_ENCODERS
-from mm.tasks import captioning, captioning_data, captioning_scores
+from mm.heads.answerer import AnswererConfig
+from mm.tasks import captioning, captioning_data, captioning_scores, vqa, vqa_data
 from mm.tasks.captioning import CaptionerConfig, Captioning
 from mm.tasks.captioning_model import CaptionModel, DecodingConfig
 from mm.tasks.retrieval import LossConfig, Objective, PoolConfig, Retrieval, build_model
+from mm.tasks.vqa import VQA
 from mm.vocabulary import END
 
 ROOT = Path(__file__).parents[1]
+
+
+def asked(texts: list[str]) -> list[Question]:
+    return [Question(str(number), text, ("yes",) * 10) for number, text in enumerate(texts * 2)]
 
 
 class Task(NamedTuple):
@@ -39,6 +45,9 @@ class Task(NamedTuple):
 TASKS = {  # folder of configs/ -> the task
     "retrieval": Task(Retrieval, build_model, lambda cfg: cfg.modalities, ""),
     "captioning": Task(Captioning, captioning.build_model, lambda cfg: [cfg.modality], "captioning_"),
+    "vqa": Task(
+        VQA, lambda cfg, texts: vqa.build_model(cfg, asked(texts)), lambda cfg: [*cfg.modalities, "text"], "vqa_"
+    ),
 }
 FILES = sorted((ROOT / "configs").rglob("*.y*ml"))
 every_config = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -62,7 +71,7 @@ def test_every_task_has_its_configurations() -> None:
 def test_it_parses_and_says_what_it_is(file: Path) -> None:
     task = TASKS[file.parent.name]
     cfg = load(task.config, ["--config", str(file)])
-    assert cfg.data.name in data.READERS
+    assert cfg.data.name in {**data.READERS, **data.ASKED}
     assert file.read_text(encoding="utf-8").startswith("# ")
     if file.stem not in ("default", "tiny"):
         assert cfg.out == f"runs/{task.prefix}{file.stem}"
@@ -86,7 +95,7 @@ def test_every_line_has_an_effect(file: Path) -> None:
         "data.fold": cfg.data.name in ("esc10", "esc50"),
         "data.speaker": cfg.data.name == "spoken_digits",
         "loop.patience": cfg.loop.evaluate_every > 0,
-        **(needs_of_retrieval(cfg) if isinstance(cfg, Retrieval) else needs_of_captioning(cfg)),
+        **NEEDS[type(cfg)](cfg),
     }
     given = flat(yaml.safe_load(file.read_text(encoding="utf-8")))
     assert [key for key in given for start, matters in needs.items() if key.startswith(start) and not matters] == []
@@ -110,6 +119,13 @@ def needs_of_captioning(cfg: Captioning) -> dict[str, bool]:
     return dict.fromkeys(captioning.idle(cfg), False) | starts
 
 
+def needs_of_vqa(cfg: VQA) -> dict[str, bool]:
+    return dict.fromkeys(vqa.idle(cfg, cfg.head.attention.partition(":")[0]), False)
+
+
+NEEDS = {Retrieval: needs_of_retrieval, Captioning: needs_of_captioning, VQA: needs_of_vqa}
+
+
 @every_config
 def test_it_builds(file: Path) -> None:
     task = TASKS[file.parent.name]
@@ -123,6 +139,10 @@ def test_it_builds(file: Path) -> None:
     assert list(model.encoders) == task.modalities(cfg)
     if isinstance(cfg, Retrieval):
         assert model.head.embed_dim == cfg.head.embed_dim
+    elif isinstance(cfg, VQA):
+        assert model.head.answers == ["yes"]
+        assert model.cached == {m for m in cfg.modalities if getattr(cfg.encoder, m).cache}
+        assert (model.head.attention is None) == (cfg.head.attention == "none" or not cfg.modalities)
     else:
         assert model.head.vocabulary.words == ["a", "and", "cat", "dog"]
         assert type(model.head.decoder).__name__.lower() == f"{cfg.head.decoder}decoder"
@@ -196,6 +216,21 @@ OF_THE_CAPTIONER = [  # (what must be set too, key, another value than that of t
     ("modality=audio", "encoder.audio.spec_augment", "0.3"),
     ("modality=audio", "encoder.audio.freeze", "true"),
 ]
+OF_THE_ANSWERER = [  # the same of a model that answers
+    ("", "modalities", "[image]"),
+    ("", "modalities", "[]"),
+    ("", "answers", "1"),
+    ("", "min_count", "2"),
+    ("", "head.dim", "64"),
+    ("", "head.attention", "san:2"),
+    ("head.attention=san:2", "head.attention", "san:3"),
+    ("", "head.fusion", "concat"),
+    ("", "head.positions", "false"),
+    ("", "head.hidden", "40"),
+    ("", "head.dropout", "0.5"),
+    ("", "encoder.text.name", "lstm"),
+    ("", "encoder.text.word_dim", "24"),
+]
 OF_THE_DECODING: list[tuple[int, str, Callable]] = [  # (how gladly sentences end, setting, what then holds)
     (5, "decoding.beam=1", lambda words: True),
     (5, "decoding.length=none", lambda words: True),
@@ -220,7 +255,13 @@ def test_every_field_is_read(task: str, group: type, names: set[str], leaf: str)
         tried = {key for _, key, _ in OF_THE_CAPTIONER} | {key.partition("=")[0] for _, key, _ in OF_THE_DECODING}
         assert f"{next(iter(names))}.{leaf}" in tried  # a test below shows what it changes
         return
-    if task == "captioning" and group is DataConfig and f"data.{leaf}" in captioning.idle(Captioning()):
+    if group is AnswererConfig:
+        assert f"head.{leaf}" in {key for _, key, _ in OF_THE_ANSWERER}
+        return
+    refused = {"captioning": captioning.idle(Captioning()), "vqa": vqa.idle(VQA(), "topdown"), "retrieval": []}[task]
+    if group in (DataConfig, TextConfig) and f"{next(iter(names))}.{leaf}" in [
+        key.removeprefix("encoder.") for key in refused
+    ]:
         return  # it is refused, see below
     if group is PoolConfig:
         assert leaf in data.MODALITIES  # read as a dict, by modality
@@ -356,6 +397,43 @@ def test_settings_of_the_captioner_change_what_it_says_or_learns(beside: str, ke
         learning = model(batch).logits.tolist()
         described.append((model.modality, shapes, trains, learning, model.eval()(batch).logits.tolist()))
     assert described[0] != described[1]
+
+
+@pytest.mark.parametrize(("beside", "key", "value"), OF_THE_ANSWERER)
+def test_settings_of_the_answerer_change_what_it_says_or_learns(beside: str, key: str, value: str) -> None:
+    described = []
+    items = Items(AskedScenes("train", 4))
+    for more in ([], [f"{key}={value}"]):
+        given = ["--config", str(ROOT / "configs/vqa/tiny.yaml"), "data.batch_size=4", "encoder.image.size=32"]
+        cfg = load(VQA, [*given, *beside.split(), *more])
+        torch.manual_seed(0)
+        model = vqa.build_model(cfg, list(data.questions_of(items)))
+        batch = next(vqa_data.training_batches(model, items, cfg)(0))
+        torch.manual_seed(1)
+        described.append((model(batch).logits.tolist(), model.eval()(batch).logits.tolist()))
+    assert described[0] != described[1]
+
+
+@pytest.mark.parametrize("key", vqa.idle(VQA(), "topdown"))
+def test_what_answering_does_not_read_it_refuses(key: str) -> None:
+    cfg = load(VQA, [f"{key}={'true' if key.endswith(('complete', 'cache')) else 7}"])
+    with pytest.raises(ValueError, match=rf"{key}=.* has no effect here: leave out, or give {key}="):
+        vqa.check(cfg)
+
+
+def test_the_questions_of_a_batch_the_loss_and_the_rates_of_answering_arrive() -> None:
+    items = Items(AskedScenes("train", 4))
+    tiny = ["--config", str(ROOT / "configs/vqa/tiny.yaml"), "encoder.image.size=32"]
+    found = {}
+    for more in ("questions=0", "questions=1", "loss.name=bce"):
+        cfg = load(VQA, [*tiny, "data.batch_size=4", "encoder.text.rate=0.5", more])
+        torch.manual_seed(0)
+        model = vqa.build_model(cfg, list(data.questions_of(items))).eval()
+        batch = next(vqa_data.training_batches(model, items, cfg)(0))
+        found[more] = len(batch["text"].rows), vqa.Objective(cfg.loss)(model, batch, 0)["answer_loss"].item()
+        assert vqa.rates(cfg) == {"encoders.image": 1.0, "encoders.audio": 1.0, "encoders.text": 0.5}
+    assert found["questions=1"][0] == 4 < found["questions=0"][0]
+    assert found["loss.name=bce"][1] != found["questions=0"][1]
 
 
 def test_the_rate_of_an_encoder_and_the_sentences_of_a_batch_arrive() -> None:

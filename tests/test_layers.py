@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "mm"
-GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed", "files", "naming"}
+GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed", "files", "naming", "checks"}
 MAY_IMPORT = {
     **{name: set[str]() for name in GROUND},
     "media": {"signal"},
+    "checks": {"config"},
     "vocabulary": {"files"},
     **dict.fromkeys(("encoders", "heads", "losses", "metrics", "data", "engine", "index"), GROUND),
     "explain": GROUND | {"index"},

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mm.config import DataConfig
+from mm.data.asked import AskedScenes, kept, questions_of, unseen
 from mm.data.audio_captions import audiocaps, clotho
 from mm.data.cache import Cache, DamagedCacheError, cached
 from mm.data.collate import Inputs, collate
+from mm.data.easy_vqa import easy_vqa
 from mm.data.frozen import caches
 from mm.data.gallery import (
     Entry,
@@ -26,20 +28,23 @@ from mm.data.gallery import (
     texts,
     unique,
 )
-from mm.data.item import MODALITIES, Item, Items, UnreadableError, data_root, parts
+from mm.data.item import MODALITIES, Item, Items, Question, UnreadableError, data_root, parts
 from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
 from mm.data.loader import Batches
 from mm.data.pairs import Pairs
+from mm.data.reasoning import clevr, gqa
 from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
 from mm.data.synthetic import Scenes
 from mm.data.table import table
 from mm.data.voices import SAMPLE_RATE
+from mm.data.vqa_files import V1, V1_CHOICES, V2, V2_TEST_DEV, vqa
 from mm.naming import known
 
 __all__ = [
     "MODALITIES",
     "READERS",
+    "AskedScenes",
     "Batches",
     "Cache",
     "DamagedCacheError",
@@ -49,15 +54,18 @@ __all__ = [
     "Items",
     "Pairs",
     "Prepared",
+    "Question",
     "Scenes",
     "UnreadableError",
     "audiocaps",
     "cached",
     "caches",
     "check_sample_rate",
+    "clevr",
     "clotho",
     "coco",
     "collate",
+    "easy_vqa",
     "esc10",
     "esc50",
     "flickr8k",
@@ -65,8 +73,12 @@ __all__ = [
     "flickr30k",
     "folder",
     "gallery",
+    "gqa",
+    "kept",
     "load",
+    "load_asked",
     "prepared",
+    "questions_of",
     "readable",
     "sentences",
     "spoken_digits",
@@ -75,6 +87,8 @@ __all__ = [
     "text_key",
     "texts",
     "unique",
+    "unseen",
+    "vqa",
 ]
 
 EVALUATION_SCENES = 1000  # of the embedded world, in val and in test
@@ -106,6 +120,17 @@ READERS: dict[str, Reader] = {
     "table": _table,
 }
 
+ASKED: dict[str, Reader] = {
+    "clevr": lambda cfg, split, seed: clevr(data_root(cfg), split, cfg.skip_bad),
+    "easy_vqa": lambda cfg, split, seed: easy_vqa(data_root(cfg), split, cfg.skip_bad),
+    "gqa": lambda cfg, split, seed: gqa(data_root(cfg), split, cfg.skip_bad),
+    "table": _table,
+    "vqa_v1": lambda cfg, split, seed: vqa(data_root(cfg), V1, split, cfg.skip_bad),
+    "vqa_v1_choices": lambda cfg, split, seed: vqa(data_root(cfg), V1_CHOICES, split, cfg.skip_bad),
+    "vqa_v2": lambda cfg, split, seed: vqa(data_root(cfg), V2, split, cfg.skip_bad),
+    "vqa_v2_test_dev": lambda cfg, split, seed: vqa(data_root(cfg), V2_TEST_DEV, split, cfg.skip_bad),
+}
+
 
 def check_sample_rate(name: str, rate: int) -> None:
     """Reject an encoder that would take the embedded world's sounds for faster or slower ones.
@@ -134,3 +159,27 @@ def load(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:
     """
     parts(split)
     return READERS[known(cfg.name, READERS, "data set")](cfg, split, seed)
+
+
+def load_asked(cfg: DataConfig, split: str, seed: int = 0, modalities: Sequence[str] = ("image",)) -> Sequence[Item]:
+    """One split of the questions that `cfg` names, in items that have them.
+
+    Args:
+        cfg: as for `load`.
+        split: as for `load`.
+        seed: of the embedded world.
+        modalities: what questions may be about; without any, the questions of all kinds, to be answered unseen.
+
+    Raises:
+        ValueError: an unknown data set or split.
+        FileNotFoundError: the set is not in its folder.
+    """
+    parts(split)
+    items: Sequence[Item]
+    if known(cfg.name, (*ASKED, "synthetic"), "data set with questions") != "synthetic":
+        items = ASKED[cfg.name](cfg, split, seed)
+    else:
+        n = cfg.scenes if split == "train" else EVALUATION_SCENES
+        seen, heard = (modality in modalities or not modalities for modality in ("image", "audio"))
+        items = AskedScenes(split, n, seed, seen=seen, heard=heard)
+    return items if modalities else unseen(items)

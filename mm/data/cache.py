@@ -1,4 +1,4 @@
-"""Trunk outputs on disk: computed once over all sources and views, read back through memory maps.
+"""Trunk outputs on disk: computed once over all sources and views, read back row by row.
 
 A cache is a folder `<name>/` of three files: `rows.bin` (the numbers of all rows, one behind the other), `index.bin`
 (per row its first byte, its length and a checksum) and `manifest.json`. It is written as `<name>.part/`, and the
@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import shutil
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,9 +58,10 @@ class Cache:
         self._manifest = _manifest(self.folder)
         self.views: int = self._manifest["views"]
         self._index = np.fromfile(self.folder / "index.bin", dtype=ROW)  # (views * n,)
-        dtype = np.dtype(self._manifest["dtype"])
-        rows = self.folder / "rows.bin"
-        self._rows = np.memmap(rows, dtype, "r") if self._manifest["bytes"] else np.empty(0, dtype)
+        self._dtype = np.dtype(self._manifest["dtype"])
+        # Read, not mapped: pages of a map stay in the process for as long as there is memory, and count as its own.
+        self._rows = os.open(self.folder / "rows.bin", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._rows)
 
     def __len__(self) -> int:
         return len(self._index) // self.views
@@ -95,17 +97,17 @@ class Cache:
             )
         row = self._index[view * len(self) + index]
         tail = self._manifest["tail"]
-        first = int(row["first"]) // self._rows.itemsize
-        values = np.array(self._rows[first : first + int(row["length"]) * math.prod(tail)])  # (n * prod(tail),)
-        if zlib.crc32(values.data) != row["crc"]:
+        size = int(row["length"]) * math.prod(tail) * self._dtype.itemsize  # bytes
+        raw = os.pread(self._rows, size, int(row["first"]))
+        if zlib.crc32(raw) != row["crc"]:
             raise DamagedCacheError(
                 f"row {index} (view {view}) of the cache {self.folder} has changed on disk. Delete the folder: "
                 "the next run computes it again."
             )
-        shaped = values.reshape(int(row["length"]), *tail)  # (n, ...)
+        shaped = np.frombuffer(raw, self._dtype).reshape(int(row["length"]), *tail)  # (n, ...)
         return torch.from_numpy(shaped.astype(np.float32))
 
-    def __getstate__(self) -> dict[str, Any]:  # a loading process opens its own map
+    def __getstate__(self) -> dict[str, Any]:  # a loading process opens the file for itself
         return {"folder": self.folder, "_positions": self._positions}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         {"owner": (B, 2) int64, <modality>: Inputs, ...}. Two rows belong together when any column of `owner` agrees:
         column 0 is the item's owner, column 1 the text that was drawn (or the owner once more where there is none). A
-        modality that no example has is not in the batch.
+        modality that no example has is not in the batch. With answers "answer": (b, K), of the rows of "text".
 
     Raises:
         ValueError: no examples, or pictures of different sizes.
@@ -58,6 +58,8 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if modality == "image":  # also a trunk's (N, D) places: pictures of one size have no lengths
                 lengths = None
             batch[modality] = Inputs(values, lengths, torch.tensor([row for row, _ in held]))
+    if answers := [answer for example in examples for answer in example.get("answer", [])]:
+        batch["answer"] = torch.stack(answers)  # (b, K)
     return batch
 
 

@@ -22,6 +22,26 @@ MODALITIES = ("image", "text", "audio")
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 
 
+class Question(NamedTuple):
+    """A question about an item.
+
+    Attributes:
+        id: unique within a split.
+        text: the question.
+        answers: what people answered, ten of them in VQA; one where the answer is a fact; none on hidden test sets.
+        type: kind of question, such as "how many" or "colour"; "" = not known.
+        answer_type: "yes/no", "number" or "other".
+        choices: of multiple choice; empty = any answer.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...] = ()
+    type: str = ""
+    answer_type: str = "other"
+    choices: tuple[str, ...] = ()
+
+
 class Item(NamedTuple):
     """One thing: its equivalent sources in each modality. Training draws one source of each, evaluation uses all.
 
@@ -32,6 +52,7 @@ class Item(NamedTuple):
         text: sentences.
         audio: files, or float32 arrays (T,) at the sample rate of the encoder.
         meta: plain JSON values that go with the item into an index.
+        questions: about it, with their answers.
     """
 
     id: str
@@ -40,6 +61,7 @@ class Item(NamedTuple):
     text: tuple[str, ...] = ()
     audio: tuple[Source, ...] = ()
     meta: dict[str, Any] = {}  # noqa: RUF012 (a default that nobody writes to)
+    questions: tuple[Question, ...] = ()
 
 
 class Items(list[Item]):

@@ -73,20 +73,30 @@ def draw_scene(rng: np.random.Generator, shares: Sequence[float]) -> Scene:
     count = 1 + int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
     while True:
         numbers = rng.integers(0, KINDS, count).tolist()  # (count,)
-        if len(set(numbers)) < count:
-            continue
-        places = rng.random((12 * count, 2)).tolist()  # (tries, 2) of the free area
-        things: list[Thing] = []
-        for u, v in places:
-            rest, size = divmod(numbers[len(things)], len(SIZES))
-            shape, colour = divmod(rest, len(COLOURS))
-            name = _SIZE_NAMES[size]
-            edge = SIZES[name] / 2 + 1.5
-            x, y = edge + u * (SIDE_PX - 2 * edge), edge + v * (SIDE_PX - 2 * edge)
-            if all(_apart(x, y, SIZES[name], other) for other in things):
-                things.append(Thing(SHAPES[shape], _COLOUR_NAMES[colour], name, round(x, 2), round(y, 2)))
-                if len(things) == count:
-                    return tuple(sorted(things, key=lambda thing: thing.x))
+        if len(set(numbers)) == count and (scene := place(numbers, rng)):
+            return scene
+
+
+def place(numbers: Sequence[int], rng: np.random.Generator) -> Scene | None:
+    """Things of given kinds, as `kind` numbers them, at random places; None where they did not fit."""
+    spots = rng.random((12 * len(numbers), 2)).tolist()  # (tries, 2) of the free area
+    things: list[Thing] = []
+    for u, v in spots:
+        shape, colour, size = words_of(numbers[len(things)])
+        edge = SIZES[size] / 2 + 1.5
+        x, y = edge + u * (SIDE_PX - 2 * edge), edge + v * (SIDE_PX - 2 * edge)
+        if all(_apart(x, y, SIZES[size], other) for other in things):
+            things.append(Thing(shape, colour, size, round(x, 2), round(y, 2)))
+            if len(things) == len(numbers):
+                return tuple(sorted(things, key=lambda thing: thing.x))
+    return None
+
+
+def words_of(number: int) -> tuple[str, str, str]:
+    """Shape, colour and size of a kind: the inverse of `kind`."""
+    rest, size = divmod(number, len(SIZES))
+    shape, colour = divmod(rest, len(COLOURS))
+    return SHAPES[shape], _COLOUR_NAMES[colour], _SIZE_NAMES[size]
 
 
 def _apart(x: float, y: float, size_px: float, other: Thing) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -117,16 +117,7 @@ class Scenes(Sequence[Item]):
         heard = _heard(len(scene), world.sounding, rng)
         wave = sound([scene[i] for i in heard], rng, together=world.order == "together", snr_db=world.snr_db)
         meta = {
-            "objects": [
-                {
-                    "shape": thing.shape,
-                    "colour": thing.colour,
-                    "size": thing.size,
-                    "centre_px": [thing.x, thing.y],
-                    "box_xyxy_px": box,
-                }
-                for thing, box in zip(scene, boxes, strict=True)
-            ],
+            "objects": truth(scene, boxes),
             "sounding": heard,  # places in "objects", in the order in which they are heard
         }
         name = self.name(index)
@@ -161,6 +152,20 @@ class Scenes(Sequence[Item]):
         if not -self.n <= index < self.n:
             raise IndexError(f"the {self.split} split has scenes 0 to {self.n - 1}: got {index}.")
         return index % self.n
+
+
+def truth(scene: Scene, boxes: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """What is known of each thing of a scene, as plain JSON values."""
+    return [
+        {
+            "shape": thing.shape,
+            "colour": thing.colour,
+            "size": thing.size,
+            "centre_px": [thing.x, thing.y],
+            "box_xyxy_px": box,
+        }
+        for thing, box in zip(scene, boxes, strict=True)
+    ]
 
 
 def _heard(count: int, sounding: str, rng: np.random.Generator) -> list[int]:

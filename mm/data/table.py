@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, may_skip, parts
+from mm.data.asked import answer_type
+from mm.data.item import MODALITIES, SPLITS, Faults, Item, Items, Question, may_skip, parts
 from mm.naming import hint
+from mm.vocabulary import tokenize
 
-COLUMNS = ("id", "split", "owner", *MODALITIES)
+COLUMNS = ("id", "split", "owner", *MODALITIES, "question")
+ASKED = ("answer", "type", "choices")  # columns that belong to a question
 NUMBERED = re.compile(rf"({'|'.join(MODALITIES)})(_[0-9]+)?")  # text, text_1, text_2, ...
 
 
@@ -21,8 +24,10 @@ def table(file: Path, split: str, skip_bad: bool = False) -> Items:
 
     Columns: `id` (unique) and `split` (train, val or test), both needed; `image`, `text`, `audio`, of which every row
     needs one at least: a cell holds one source or a JSON list of them, `text_1`, `text_2`, ... hold further ones, an
-    empty cell holds none; `owner` (the same for rows that are the same thing; the id where there is none). Every other
-    column is metadata. Paths are relative to the file's folder.
+    empty cell holds none; `question`, with `answer` (one, or a JSON list of what several people said), `type` and
+    `choices` (a JSON list), makes every row a question about its picture or sound; `owner` (the same for rows that are
+    the same thing; the id where there is none). Every other column is metadata. Paths are relative to the file's
+    folder.
 
     Args:
         file: `.csv`, or `.jsonl`.
@@ -101,9 +106,10 @@ def _check_columns(row: dict[str, Any], where: str) -> None:
     for column in ("id", "split"):
         if column not in row:
             raise ValueError(f"{where}: the column {column!r} is missing.{hint(column, row)}")
+    columns = (*COLUMNS, *ASKED) if "question" in row else COLUMNS
     for column in row:
-        known = column in COLUMNS or NUMBERED.fullmatch(column)
-        free = [name for name in COLUMNS if name not in row]
+        known = column in columns or NUMBERED.fullmatch(column)
+        free = [name for name in columns if name not in row]
         if not known and (near := hint(column, free)):
             raise ValueError(f"{where}: unknown column {column!r}.{near} If it is metadata, give it another name.")
     if not any(NUMBERED.fullmatch(column) for column in row):
@@ -128,8 +134,27 @@ def _item(name: str, row: dict[str, Any], folder: Path, where: str, faults: Faul
     if not any(sources.values()):
         raise ValueError(f"{where}: a row must have at least one of {', '.join(MODALITIES)}: all cells are empty.")
     owner = str(row.get("owner", "")).strip() or name
-    meta = {c: cell for c, cell in row.items() if c not in COLUMNS and not NUMBERED.fullmatch(c)}
-    return Item(name, owner, tuple(sources["image"]), tuple(sources["text"]), tuple(sources["audio"]), meta)
+    columns = (*COLUMNS, *ASKED) if "question" in row else COLUMNS
+    meta = {c: cell for c, cell in row.items() if c not in columns and not NUMBERED.fullmatch(c)}
+    questions = _questions(name, row, where)
+    return Item(name, owner, tuple(sources["image"]), tuple(sources["text"]), tuple(sources["audio"]), meta, questions)
+
+
+def _questions(name: str, row: dict[str, Any], where: str) -> tuple[Question, ...]:
+    """The question of a row, if it asks one."""
+    if "question" not in row:
+        return ()
+    text, kind = row["question"], row.get("type") or ""
+    if not (isinstance(text, str) and tokenize(text)):
+        raise ValueError(f"{where}: question must be text and not empty: got {text!r}.")
+    if not isinstance(kind, str):
+        raise ValueError(f"{where}: type must be text: got {kind!r}.")
+    answers, choices = (_values(row.get(column), f"{where}: {column}") for column in ("answer", "choices"))
+    for column, values in (("answer", answers), ("choices", choices)):
+        if not all(value.strip() for value in values):
+            raise ValueError(f"{where}: {column} has an empty entry. Leave it out.")
+    of_answer = answer_type(answers[0].strip()) if answers else "other"
+    return (Question(name, text.strip(), tuple(answers), kind.strip(), of_answer, tuple(choices)),)
 
 
 def _values(cell: Any, where: str) -> list[str]:

@@ -29,8 +29,8 @@ def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, floa
     lines, header = [], ""
     for group, columns in groups.items():
         for part in parted(list(columns), MOST_CHARACTERS - width):
-            widths = {column: max(len(column), 7) + 1 for column in part}
-            titles = " " * width + "".join(f"{column:>{w}}" for column, w in widths.items())
+            widths = {column: max(len(title(column)), 7) + 1 for column in part}
+            titles = " " * width + "".join(f"{title(column):>{w}}" for column, w in widths.items())
             if titles != header:
                 lines.append(titles)
                 header = titles
@@ -45,15 +45,20 @@ def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, floa
     return "\n".join(lines)
 
 
+def title(column: str) -> str:
+    """What stands above a column: of the accuracy on one kind of questions, the kind."""
+    return column.removeprefix("accuracy/")
+
+
 def parted(columns: list[str], characters: int) -> list[list[str]]:
     """Columns in parts whose titles fit into so many characters, at least one each."""
     parts: list[list[str]] = [[]]
     room = characters
     for column in columns:
-        room -= max(len(column), 7) + 1
+        room -= max(len(title(column)), 7) + 1
         if room < 0 and parts[-1]:
             parts.append([])
-            room = characters - max(len(column), 7) - 1
+            room = characters - max(len(title(column)), 7) - 1
         parts[-1].append(column)
     return parts
 

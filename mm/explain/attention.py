@@ -58,6 +58,7 @@ class Looked(NamedTuple):
         attention: (L, N), rows sum to 1; None where the captioner has no attention.
         grid: (H, W), (F, frames) with the lowest band first, or (frames,); its product is N.
         title: a line below the sentence.
+        heading: the line above it, in bold; "" = the words.
     """
 
     source: Any
@@ -66,6 +67,7 @@ class Looked(NamedTuple):
     attention: np.ndarray | None
     grid: tuple[int, ...]
     title: str = ""
+    heading: str = ""
 
 
 class Entry(NamedTuple):
@@ -89,6 +91,22 @@ def looked(source: Any, modality: Literal["image", "audio"], caption: Any, title
     words = [word for word in caption.words if word != "<end>"]
     attention = None if caption.attention is None else caption.attention[: len(words)].numpy()  # (L, N)
     return Looked(source, modality, words, attention, caption.grid, title)
+
+
+def glimpsed(source: Any, modality: Literal["image", "audio"], question: str, answer: Any, title: str = "") -> Looked:
+    """What is drawn of an answer of `mm.heads.Answerer` about a source: a cell for each time that it looked.
+
+    Below a cell stands how much of that look went to this source, the rest having gone to others.
+    """
+    attention = answer.attention.get(modality)
+    if attention is None or modality not in answer.grids:
+        return Looked(source, modality, [], None, (1, 1), title, question)
+    attention = attention.numpy()  # (G, N)
+    shares = attention.sum(axis=1)  # (G,)
+    words = [f"look {k + 1}" + (f": {share:.0%}" if share < 0.995 else "") for k, share in enumerate(shares)]
+    nowhere = shares[:, None] < 1e-6  # it looked at other sources alone
+    attention = np.where(nowhere, 1 / attention.shape[1], attention / np.maximum(shares, 1e-6)[:, None])  # (G, N)
+    return Looked(source, modality, words, attention, answer.grids[modality], title, question)
 
 
 def upsample(
@@ -124,13 +142,14 @@ def upsample(
 # One picture --------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilinear") -> Path:
+def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilinear", columns: int = 1) -> Path:
     """Draw sentences below one another: the heading, the picture, and a cell for each word, lit where it looked.
 
     Args:
         rows: at least one.
         path: of the PNG; written beside and renamed.
         mode: of `upsample`.
+        columns: in which the rows are laid, the first column first.
 
     Raises:
         ValueError: no rows, attention that does not fit its words and grid, or more rows than a picture can hold.
@@ -143,9 +162,14 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
     figure = Figure(dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))  # its units are inches from the top left corner
     axes.set_axis_off()
-    down = MARGIN_IN
-    for row in rows:
-        down = _draw_row(axes, _checked(row), down, width, mode) + 2 * MARGIN_IN
+    lowest = MARGIN_IN
+    each = -(-len(rows) // columns)  # rows of a column
+    for column, start in enumerate(range(0, len(rows), each)):
+        down = MARGIN_IN
+        for row in rows[start : start + each]:
+            down = _draw_row(axes, _checked(row), column * width, down, width, mode) + 2 * MARGIN_IN
+        lowest = max(lowest, down)
+    down, width = lowest, width * columns
     axes.text(MARGIN_IN, down, f"{mode} over the cells; light relative to each word's brightest place", **TEXT)
     height = down + MARGIN_IN
     if height * DPI > HIGHEST_PX:
@@ -166,12 +190,12 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
     return path
 
 
-def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode) -> float:
-    """Draw one sentence from `down` inches on; returns where it ends."""
+def _draw_row(axes: Any, row: Looked, left: float, down: float, width: float, mode: Mode) -> float:
+    """Draw one sentence from `left` and `down` inches on; returns where it ends."""
     letters = int((width - 2 * MARGIN_IN) / LETTER_IN)
-    for text, weight in ((" ".join(row.words) or "(no words)", "bold"), (row.title, "normal")):
+    for text, weight in ((row.heading or " ".join(row.words) or "(no words)", "bold"), (row.title, "normal")):
         for line in textwrap.wrap(text, letters):
-            axes.text(MARGIN_IN, down, line, fontweight=weight, va="top", **TEXT)
+            axes.text(left + MARGIN_IN, down, line, fontweight=weight, va="top", **TEXT)
             down += LINE_IN
     picture = _picture(row)  # (h, w, 3)
     height, wide = (side * CELL_IN / SIDE_PX for side in picture.shape[:2])
@@ -182,7 +206,7 @@ def _draw_row(axes: Any, row: Looked, down: float, width: float, mode: Mode) -> 
         cells.append((word if len(word) <= 15 else word[:14] + "…", _lit(picture, weight_map)))
     for number, (word, pixels) in enumerate(cells):
         below, column = divmod(max(number - 1, 0), MOST_CELLS)
-        centre = MARGIN_IN + (column + (number > 0)) * (CELL_IN + GAP_IN) + CELL_IN / 2
+        centre = left + MARGIN_IN + (column + (number > 0)) * (CELL_IN + GAP_IN) + CELL_IN / 2
         top = down + below * (WORD_IN + height + GAP_IN) + WORD_IN
         axes.text(centre, top - 0.04, word, ha="center", va="bottom", **TEXT)
         axes.imshow(pixels, extent=(centre - wide / 2, centre + wide / 2, top + height, top), aspect="auto")

@@ -1,5 +1,6 @@
 """Task heads: modules that take `Features`, whatever encoder or modality they come from."""
 
+from mm.heads.answerer import Answer, Answerer, AnswererConfig
 from mm.heads.captioner import Caption, Captioner, CaptionerConfig
 from mm.heads.decoding import beam_search, sample
 from mm.heads.embedding import AttentionPool, JointEmbedding
@@ -7,6 +8,9 @@ from mm.heads.lstm_decoder import LSTMDecoder
 from mm.heads.transformer_decoder import TransformerDecoder
 
 __all__ = [
+    "Answer",
+    "Answerer",
+    "AnswererConfig",
     "AttentionPool",
     "Caption",
     "Captioner",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import Features, coordinates, masked_mean, masked_softmax
+from mm.features import WAVES, Features, masked_mean, masked_softmax, place_code
 from mm.heads.additive_attention import grown, place_scores
 from mm.heads.decoder import Forced, Memory, State, draw
 from mm.naming import known
@@ -19,7 +19,6 @@ ATTENTIONS = ("none", "soft", "hard")
 GATES = ("none", "scalar", "vector")
 ASKS = ("state", "word")
 HARD_TESTS = ("argmax", "expected")
-WAVES = 4  # wavelengths of the code of a place: twice the grid, the grid, a half, a quarter
 
 
 class LSTMDecoder(nn.Module):
@@ -118,7 +117,7 @@ class LSTMDecoder(nn.Module):
             return Memory(none, none, features.mask[:, :0], self.norm(features.vector))
         values = self.places(features.map)  # (B, N, D)
         if self.position is not None:
-            values = values + self.position(position_code(features).to(values.dtype))  # (B, N, D)
+            values = values + self.position(place_code(features).to(values.dtype))  # (B, N, D)
         return Memory(values, grown(self.keys(values)), features.mask, features.vector)
 
     def start(self, memory: Memory) -> State:
@@ -257,13 +256,6 @@ class LSTMDecoder(nn.Module):
                 hidden = hidden + self.deep_seen(seen)  # (..., H)
             hidden = self.dropout(hidden.tanh())  # (..., H)
         return self.output(hidden)  # (..., V)
-
-
-def position_code(features: Features) -> Tensor:
-    """Where each place lies: sines and cosines of its row and column at `WAVES` wavelengths, (B, N, 4 WAVES)."""
-    angle = coordinates(features) * torch.pi  # (B, N, 2)
-    angles = torch.cat([angle * 2**octave for octave in range(WAVES)], dim=-1)  # (B, N, 2 WAVES)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)  # (B, N, 4 WAVES)
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,3 +1,4 @@
+from mm.losses.answers import answer_bce, answer_softmax
 from mm.losses.captioning import (
     doubly_stochastic,
     entropy,
@@ -11,6 +12,8 @@ from mm.losses.joint import JointLoss
 
 __all__ = [
     "JointLoss",
+    "answer_bce",
+    "answer_softmax",
     "belong_together",
     "doubly_stochastic",
     "entropy",

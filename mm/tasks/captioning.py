@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mm import encoders
-from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig, check_changes
+from mm.checks import check_changes, check_idle, values
+from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.data import check_sample_rate
 from mm.distributed import init
@@ -119,11 +120,8 @@ def check(cfg: Captioning) -> None:
     Raises:
         ConfigError, ValueError: there is one.
     """
-    defaults, given = settings(Captioning()), settings(cfg)
-    wrong = [key for key in idle(cfg) if given[key] != defaults[key]]
-    if wrong:
-        came, free = (", ".join(f"{key}={values[key]}" for key in wrong) for values in (given, defaults))
-        raise ConfigError(f"{came} {'has' if len(wrong) == 1 else 'have'} no effect here: leave out, or give {free}.")
+    check_idle(cfg, idle(cfg))
+    given = values(cfg)
     for key in (
         "captions",
         "loss.smoothing",
@@ -149,19 +147,11 @@ def check(cfg: Captioning) -> None:
     check_search(**decoding)
 
 
-def settings(cfg: Any, prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of all settings."""
-    flat: dict[str, Any] = {}
-    for name, value in vars(cfg).items():
-        flat |= settings(value, f"{prefix}{name}.") if is_dataclass(value) else {f"{prefix}{name}": value}
-    return flat
-
-
 def idle(cfg: Captioning) -> list[str]:
     """The settings that captioning does not read, or does not with these others."""
     other = "audio" if cfg.modality == "image" else "image"
     keys = ["data.eval_views", "data.eval_folds", "data.complete"]
-    keys += [key for key in settings(cfg) if key.startswith(f"encoder.{other}.")]
+    keys += [key for key in values(cfg) if key.startswith(f"encoder.{other}.")]
     if cfg.modality != "image":
         keys.append("data.views")
     if cfg.init:  # brings its own

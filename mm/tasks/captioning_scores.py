@@ -55,6 +55,12 @@ def describe_items(model: CaptionModel, items: Sequence[Item], cfg: Captioning) 
     return Described([item.id for item in every], told, {item.id: item.text for item in every})
 
 
+def by_number(told: Described, items: Sequence[Item]) -> dict[int | str, str]:
+    """{image: sentence} as COCO's results have it: COCO knows its images by number."""
+    numbers = [item.meta.get("cocoid", item.id) for item in items]
+    return dict(zip(numbers, told.texts.values(), strict=True))
+
+
 def evaluate(model: CaptionModel, items: Sequence[Item], cfg: Captioning) -> dict[str, float]:
     """The metrics of a split, without controls: what training watches. The model writes every word itself."""
     told = describe_items(model, items, cfg)

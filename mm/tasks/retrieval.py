@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm import data, encoders
-from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig, check_changes
+from mm.checks import check_changes
+from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source

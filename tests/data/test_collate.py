@@ -37,6 +37,23 @@ def test_several_texts_of_an_example_are_rows_of_one_item():
     assert batch["owner"].tolist() == [[1, 1], [2, 2], [3, 3]]
 
 
+def test_answers_are_rows_beside_those_of_the_questions():
+    texts, picture = [torch.tensor([5, 6, 7]), torch.tensor([8]), torch.tensor([9, 9])], torch.zeros(3, 2, 2)
+    answers = [torch.tensor([float(k), 1.0 - k]) for k in range(3)]
+    examples = [
+        {"owner": 1, "image": picture, "text": texts[:2], "answer": answers[:2]},
+        {"owner": 2, "image": picture, "text": [], "answer": []},  # nothing is asked about it
+        {"owner": 3, "image": picture, "text": texts[2:], "answer": answers[2:]},
+    ]
+    batch = collate(examples)
+    assert batch["answer"].tolist() == [[0.0, 1.0], [1.0, 0.0], [2.0, -1.0]]
+    assert batch["text"].rows.tolist() == [0, 0, 2] and batch["image"].rows.tolist() == [0, 1, 2]
+    beside = zip(batch["text"].rows.tolist(), batch["text"].values, batch["answer"], strict=True)
+    told = [(row, tokens.tolist(), int(answer[0])) for row, tokens, answer in beside]
+    assert told == [(0, [5, 6, 7], 0), (0, [8, 0, 0], 1), (2, [9, 9, 0], 2)]
+    assert "answer" not in collate(examples[1:2]) and "text" not in collate(examples[1:2])
+
+
 def test_the_places_of_a_frozen_picture_have_no_lengths():
     batch = collate([{"owner": k, "image": torch.rand(49, 8)} for k in range(2)])
     assert batch["image"].lengths is None and batch["image"].values.shape == (2, 49, 8)

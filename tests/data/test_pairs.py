@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from mm.data import Item, Items, Pairs, UnreadableError, cached, collate, readable, stable_id, text_key, unique
+from mm.data import (
+    Item,
+    Items,
+    Pairs,
+    Question,
+    UnreadableError,
+    cached,
+    collate,
+    readable,
+    stable_id,
+    text_key,
+    unique,
+)
 
 
 @pytest.fixture
@@ -145,3 +157,60 @@ def test_rejected(items, prepare):
         Pairs(items, prepare, views=0)
     with pytest.raises(ValueError, match="got 1, 1 and -1"):
         Pairs(items, prepare, seed=-1)
+
+
+def length_of(question):
+    """Stands for what the answers of a question earn: numbers that tell the question."""
+    return torch.tensor([float(len(question.text)), float(question.answers[0])])
+
+
+@pytest.fixture
+def asked(items):
+    """The first three items with three, one and no questions, each answered by its own number."""
+    counts, made = (3, 1, 0), []
+    for k, (item, count) in enumerate(zip(items, counts, strict=False)):
+        questions = [Question(f"{k}#{n}", f"question {'!' * (5 * k + n)}", (str(10 * k + n),)) for n in range(count)]
+        made.append(item._replace(questions=tuple(questions)))
+    return made
+
+
+def words(text):
+    return "".join(chr(letter) for letter in text.tolist())
+
+
+@pytest.mark.parametrize(("texts", "count"), [(1, 1), (2, 2), (0, 3), (7, 3)])
+def test_questions_take_turns_and_keep_their_answers(asked, prepare, texts, count):
+    pairs = Pairs(asked, prepare, seed=2, texts=texts, answer=length_of)
+    expected = {question.text: length_of(question).tolist() for item in asked for question in item.questions}
+    drawn = Counter()
+    for epoch in range(3):
+        example = pairs[epoch, 0]
+        assert "text_key" not in example and len(example["text"]) == len(example["answer"]) == count
+        for text, answer in zip(example["text"], example["answer"], strict=True):
+            assert answer.tolist() == expected[words(text)]
+            drawn[words(text)] += 1
+    assert drawn == dict.fromkeys((question.text for question in asked[0].questions), count)
+    assert [words(text) for text in pairs[5, 1]["text"]] == [asked[1].questions[0].text]
+    captions = {text for item in asked for text in item.text}
+    assert captions.isdisjoint(drawn)  # the texts are the questions alone
+
+
+def test_an_item_without_questions_is_still_seen(asked, prepare):
+    pairs = Pairs(asked, prepare, texts=0, answer=length_of)
+    assert pairs[0, 2]["text"] == pairs[0, 2]["answer"] == [] and pairs[0, 2]["image"].shape == (3, 8, 8)
+    batch = collate([pairs[0, k] for k in range(3)])
+    assert batch["text"].rows.tolist() == [0, 0, 0, 1] and batch["image"].rows.tolist() == [0, 1, 2]
+    for text, length, answer in zip(batch["text"].values, batch["text"].lengths, batch["answer"], strict=True):
+        assert length == answer[0] and len(words(text[:length])) == length
+    assert batch["answer"][:, 1].tolist() == [0, 1, 2, 10]
+
+
+def test_pictures_do_not_depend_on_the_questions(asked, prepare):
+    plain, asking = Pairs(asked, prepare, 3, views=4), Pairs(asked, prepare, 3, views=4, answer=length_of)
+    for key in [(epoch, index) for epoch in range(5) for index in range(3)]:
+        assert torch.equal(plain[key]["image"], asking[key]["image"])
+
+
+def test_answers_need_questions(asked, prepare):
+    with pytest.raises(ValueError, match="answers need questions, which are text: got image"):
+        Pairs(asked, {"image": prepare["image"]}, answer=length_of)

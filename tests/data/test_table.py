@@ -3,7 +3,8 @@ import json
 import pytest
 
 from mm.config import DataConfig
-from mm.data import UnreadableError, load, table
+from mm.data import UnreadableError, load, load_asked, table
+from mm.data.item import Question
 
 CSV = """id,split,image,text,text_1,audio,owner,city
 1,train,p/a.jpg,"A dog, running",a dog,,dog,Bonn
@@ -128,3 +129,108 @@ def test_through_the_settings(small):
     assert len(load(DataConfig(name="table", file=str(small)), "train")) == 2
     with pytest.raises(ValueError, match=r"data\.name=table needs data\.file"):
         load(DataConfig(name="table"), "train")
+
+
+ASKED = """id,split,image,question,answer,type,choices,owner
+1,train,p/a.jpg,What runs?,a dog,what,,
+2,train,p/a.jpg, How many? ,"[""2"", ""Two"", ""3""]",how many,"[""1"", ""2"", ""3""]",x
+3,val,p/b.jpg,Is it a cat?,yes,,,
+4,test,p/b.jpg,Why?,,,,
+"""
+
+
+def test_a_question_with_what_people_said_to_it(small):
+    small.write_text(ASKED)
+    first, second, third = table(small, "trainval")
+    assert first.questions == (Question("1", "What runs?", ("a dog",), "what"),)
+    asked = Question("2", "How many?", ("2", "Two", "3"), "how many", "number", ("1", "2", "3"))
+    assert second.questions == (asked,) and second.owner == "x"
+    assert third.questions == (Question("3", "Is it a cat?", ("yes",), "", "yes/no"),)
+    (hidden,) = table(small, "test")
+    assert hidden.questions == (Question("4", "Why?"),) and hidden.image == (small.parent / "p" / "b.jpg",)
+    assert all(item.meta == {} and item.text == () for item in (first, second, third, hidden))
+    rows = [
+        {"id": 1, "split": "train", "image": "p/a.jpg", "question": "What runs?", "answer": "a dog", "type": "what"},
+        {
+            "id": 2,
+            "split": "train",
+            "image": "p/a.jpg",
+            "question": "How many?",
+            "answer": ["2", "Two", "3"],
+            "owner": "x",
+        },
+        {"id": 3, "split": "val", "image": ["p/b.jpg"], "question": "Is it a cat?", "answer": "yes", "type": None},
+    ]
+    rows[1] |= {"type": "how many", "choices": ["1", "2", "3"]}
+    file = small.with_suffix(".jsonl")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert list(table(file, "trainval")) == [first, second, third]
+    cfg = DataConfig(name="table", file=str(small))
+    assert list(load_asked(cfg, "train")) == [first, second]
+    assert load_asked(cfg, "train", modalities=[])[0].image == ()
+
+
+def test_without_questions_their_columns_are_metadata(small):
+    small.write_text("id,split,text,answer,type,choices,style\n1,train,a dog,A,photo,B,oil\n")
+    (item,) = table(small, "train")
+    assert item.questions == () and item.meta == {"answer": "A", "type": "photo", "choices": "B", "style": "oil"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,split,image,question\n1,train,p/a.jpg,\n", r"mine\.csv:2: question must be text and not empty: got ''"),
+        (
+            'id,split,image,question\n1,train,p/a.jpg," "\n',
+            r"mine\.csv:2: question must be text and not empty: got ' '",
+        ),
+        (
+            "id,split,image,question,anser\n1,train,p/a.jpg,Why?,so\n",
+            r"mine\.csv:2: unknown column 'anser'\. Did you mean 'answer'\?",
+        ),
+        (
+            "id,split,image,qestion,answer\n1,train,p/a.jpg,Why?,so\n",
+            r"mine\.csv:2: unknown column 'qestion'\. Did you mean 'question'\?",
+        ),
+        (
+            "id,split,image,question,choice\n1,train,p/a.jpg,Why?,so\n",
+            r"unknown column 'choice'\. Did you mean 'choices'\?",
+        ),
+        (
+            'id,split,image,question,answer\n1,train,p/a.jpg,Why?,"[""so"", """"]"\n',
+            r"mine\.csv:2: answer has an empty entry\. Leave it out",
+        ),
+        ('id,split,image,question,answer\n1,train,p/a.jpg,Why?," "\n', r"mine\.csv:2: answer has an empty entry"),
+        (
+            'id,split,image,question,choices\n1,train,p/a.jpg,Why?,"[""so"", "" ""]"\n',
+            r"mine\.csv:2: choices has an empty entry",
+        ),
+        (
+            "id,split,image,question,answer\n1,train,p/a.jpg,Why?,[1]\n",
+            r"answer must hold a string or a list .*: got \[1\]",
+        ),
+        ("id,split,question,answer\n1,train,Why?,so\n", "at least one of the columns image, text, audio must be there"),
+    ],
+)
+def test_what_is_wrong_with_a_question_is_said_with_file_and_line(small, content, message):
+    small.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        table(small, "train", skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"question": None}, "question must be text and not empty: got None"),
+        ({"question": 7}, "question must be text and not empty: got 7"),
+        ({"question": ["a", "b"]}, r"question must be text and not empty: got \['a', 'b'\]"),
+        ({"question": "Why?", "type": 3}, "type must be text: got 3"),
+        ({"question": "How many?", "answer": 3}, "answer must hold a string or a list of strings: got 3"),
+        ({"question": "How many?", "choices": {"a": 1}}, "choices must hold a string or a list of strings"),
+    ],
+)
+def test_jsonl_questions_that_are_none(small, cells, message):
+    file = small.with_suffix(".jsonl")
+    file.write_text(json.dumps({"id": 1, "split": "train", "image": "p/a.jpg", **cells}))
+    with pytest.raises(ValueError, match=r"mine\.jsonl:1: " + message):
+        table(file, "train", skip_bad=True)

@@ -92,3 +92,12 @@ def test_many_columns_stand_below_one_another() -> None:
     shown = [cell for line in lines if line.startswith("result") for cell in line.split()[1:]]
     assert shown == [f"{number}.0" for number in range(30)]
     assert [line.split()[1:] for line in lines if line.startswith("  chance")] == [["50.0"] * 3]
+
+
+def test_accuracies_on_one_kind_stand_under_the_kind() -> None:
+    lines = table(
+        {"accuracy": 0.9, "accuracy/how many": 0.5}, {"question_only": {"accuracy/how many": 0.25}}
+    ).splitlines()
+    assert lines[0].split() == ["accuracy", "how", "many"]
+    assert lines[1].split() == ["result", "90.0", "50.0"]
+    assert lines[2].split() == ["question", "only", "25.0"]

@@ -11,10 +11,24 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
-from mm.explain.attention import BRIGHT, DARK, GLOW, HEAT, MODES, Entry, Looked, draw_attention, upsample, write_page
+from mm.explain.attention import (
+    BRIGHT,
+    DARK,
+    GLOW,
+    HEAT,
+    MODES,
+    Entry,
+    Looked,
+    draw_attention,
+    glimpsed,
+    upsample,
+    write_page,
+)
 from mm.explain.page import SCRIPT
+from mm.heads import Answer
 
 GREY = np.full((64, 64, 3), 128, np.uint8)
 WAVE = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)  # even over time and frequency
@@ -318,3 +332,34 @@ def test_the_page_lights_what_the_picture_lights(mode):
     for grey in (0, 90, 255):
         shown = grey * (1 - veil[..., 3:] / 255) + veil[..., :3] * veil[..., 3:] / 255  # as a browser lays it over
         np.testing.assert_allclose(shown, grey * (DARK + (BRIGHT - DARK) * share) + GLOW * share * HEAT, atol=2.5)
+
+
+# Answers ------------------------------------------------------------------------------------------------------------
+
+
+def answer_that_looked(shares: list[float]) -> Answer:
+    """Looks at a picture of 2x2 places and a sound of 3 frames; so much of each look goes to the picture."""
+    image = torch.tensor([[0.1, 0.2, 0.3, 0.4]]) * torch.tensor(shares)[:, None]
+    sound = torch.tensor([[0.5, 0.25, 0.25]]) * (1 - torch.tensor(shares))[:, None]
+    return Answer("yes", [("yes", 0.9)], {"image": image, "audio": sound}, {"image": (2, 2), "audio": (3,)})
+
+
+def test_what_is_drawn_of_an_answer_is_each_look_at_one_source() -> None:
+    answer = answer_that_looked([0.25, 1.0, 5e-7, 0.0])
+    row = glimpsed(GREY, "image", "is it red?", answer, "yes 90%")
+    assert (row.heading, row.title) == ("is it red?", "yes 90%")
+    assert row.words == ["look 1: 25%", "look 2", "look 3: 0%", "look 4: 0%"]
+    np.testing.assert_allclose(row.attention[:2], [[0.1, 0.2, 0.3, 0.4]] * 2, atol=1e-6)
+    np.testing.assert_allclose(row.attention[2:], 0.25)  # it did not look here: nothing is lit more than the rest
+    np.testing.assert_allclose(row.attention.sum(axis=1), 1, atol=1e-6)
+    assert glimpsed(GREY, "image", "why?", answer._replace(attention={}, grids={})).attention is None
+
+
+def test_rows_may_stand_in_columns(tmp_path) -> None:
+    rows = [glimpsed(GREY, "image", "is it red?", answer_that_looked([1.0]))] * 5
+    sizes = []
+    for columns in (1, 2):
+        with Image.open(draw_attention(rows, tmp_path / f"{columns}.png", columns=columns)) as picture:
+            sizes.append(picture.size)
+    assert abs(sizes[1][0] - 2 * sizes[0][0]) <= 2  # px
+    assert 0.5 < sizes[1][1] / sizes[0][1] < 0.7  # three rows of five

@@ -16,7 +16,7 @@ from mm.config import load as read_config
 from mm.data import collate
 from mm.engine import loop
 from mm.engine.log import read_csv
-from mm.heads.lstm_decoder import position_code
+from mm.features import place_code
 from mm.tasks import captioning
 from mm.tasks.captioning import Captioning
 from mm.tasks.captioning_data import training_batches
@@ -129,7 +129,7 @@ def test_a_clip_among_longer_ones_is_described_as_it_is_alone(decoder: str) -> N
         real = together.mask[number]
         assert alone.mask.all() and alone.grid == (bands, int(real.sum()) // bands)
         torch.testing.assert_close(together.map[number, real], alone.map[0], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(position_code(together)[number, real], position_code(alone)[0])
+        torch.testing.assert_close(place_code(together)[number, real], place_code(alone)[0])
         forced = model(collate([example]))
         attention = told.attention[told.sentence == number]  # (L, N)
         assert not attention[:, ~real].any()

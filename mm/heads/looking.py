@@ -1,0 +1,290 @@
+"""Where a question looks: attention over the places of whatever it is about, and what is seen there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm.features import masked_mean, masked_softmax
+from mm.naming import known
+
+ATTENTIONS = ("none", "san", "topdown", "mcan")
+LAYERS = 2  # of san and mcan, where no number is said
+HEAD_DIM = 32  # channels of an attention head of mcan
+
+
+Inner: TypeAlias = dict[str, list[Tensor]]  # {what looks at what: weights of each layer}
+
+
+class Looked(NamedTuple):
+    """A question after it has looked.
+
+    Attributes:
+        vector: (Q, D) what was seen, in one vector.
+        question: (Q, D) the question, which looking may have made more precise.
+        places: (Q, N', D) what a fusion that looks for itself may look at, and mask: (Q, N').
+        mask: see places.
+        words: (Q, L, D) of the question.
+        word_mask: (Q, L).
+        attention: (Q, G, N) where it looked, once or several times; rows sum to 1, or are 0 where there is no place.
+        all_places: `places` are those of the input; else what was seen, as one place.
+    """
+
+    vector: Tensor
+    question: Tensor
+    places: Tensor
+    mask: Tensor
+    words: Tensor
+    word_mask: Tensor
+    attention: Tensor
+    all_places: bool = True
+
+    @classmethod
+    def of_vectors(cls, vector: Tensor, question: Tensor) -> Looked:
+        """Of two vectors (Q, D) alone: nothing was looked at."""
+        nothing = vector.new_zeros(len(vector), 0, vector.shape[1])  # (Q, 0, D)
+        none = nothing[..., 0].bool()  # (Q, 0)
+        return cls(vector, question, nothing, none, nothing, none, nothing)
+
+
+def attention_and_layers(choice: str) -> tuple[str, int]:
+    """ "san:3" -> ("san", 3); the number may be left out.
+
+    Raises:
+        ValueError: an unknown attention, a number below 1, or one where none belongs.
+    """
+    name, colon, number = choice.partition(":")
+    known(name, ATTENTIONS, "attention")
+    if not colon:
+        return name, LAYERS if name in ("san", "mcan") else 1
+    if name not in ("san", "mcan") or not number.isdigit() or int(number) < 1:
+        raise ValueError(f"attention must be none, topdown, san:<layers> or mcan:<layers>, 1 or more: got {choice!r}.")
+    return name, int(number)
+
+
+class Stacked(nn.Module):
+    """Stacked attention (Yang et al. 2016, eq. 15-22): what was seen joins the question, which looks again.
+
+    Args:
+        dim: D of places and question.
+        layers: times it looks.
+        dropout: share of the numbers of its hidden layer hidden while training.
+    """
+
+    def __init__(self, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.layers = layers
+        self.of_places = nn.Linear(dim, layers * dim, bias=False)
+        self.of_question = nn.ModuleList(nn.Linear(dim, dim) for _ in range(layers))
+        self.score = nn.ModuleList(nn.Linear(dim, 1, bias=False) for _ in range(layers))  # a bias would move all alike
+        self.dropout = nn.Dropout(dropout)
+
+    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
+        return places, self.of_places(places)  # (b, N, D), (b, N, layers * D)
+
+    def forward(
+        self,
+        prepared: tuple[Tensor, ...],
+        mask: Tensor,
+        question: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        inner: Inner | None = None,
+    ) -> Looked:
+        """Each of (Q, ...): look `layers` times."""
+        places, keys = prepared
+        maps, seen = [], question
+        for layer, key in enumerate(keys.chunk(self.layers, dim=-1)):
+            if layer:
+                question = question + seen  # (Q, D)
+            hidden = torch.tanh(key + self.of_question[layer](question)[:, None])  # (Q, N, D)
+            alpha = masked_softmax(self.score[layer](self.dropout(hidden)).squeeze(-1), mask)  # (Q, N)
+            seen = torch.einsum("qn,qnd->qd", alpha.to(places.dtype), places)  # (Q, D)
+            maps.append(alpha)
+        return one_place(seen, question, words, word_mask, torch.stack(maps, dim=1))
+
+
+class TopDown(nn.Module):
+    """One look (Anderson et al. 2018): the score of a place is read from the product of place and question.
+
+    The product of two ReLU layers stands for their gated tanh over both, as in the model that most others are measured
+    against (github.com/hengyuan-hu/bottom-up-attention-vqa): keys are then made once an input.
+
+    Args:
+        dim: D of places and question.
+        dropout: share of the numbers of its hidden layer hidden while training.
+    """
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.of_places, self.of_question = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
+        return places, functional.relu(self.of_places(places))  # (b, N, D) each
+
+    def forward(
+        self,
+        prepared: tuple[Tensor, ...],
+        mask: Tensor,
+        question: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        inner: Inner | None = None,
+    ) -> Looked:
+        """Each of (Q, ...): look once."""
+        places, keys = prepared
+        asked = functional.relu(self.of_question(question))[:, None]  # (Q, 1, D)
+        alpha = masked_softmax(self.score(self.dropout(keys * asked)).squeeze(-1), mask)  # (Q, N)
+        seen = torch.einsum("qn,qnd->qd", alpha.to(places.dtype), places)  # (Q, D)
+        return one_place(seen, question, words, word_mask, alpha[:, None])
+
+
+class CoAttention(nn.Module):
+    """Deep co-attention (Yu et al. 2019, encoder-decoder): words attend to words, places to places and to words.
+
+    Normalisation stands before each layer (Xiong et al. 2020), which trains without a warm-up to speak of. The first
+    look of places at places has not met the question and is done once an input, not once a question.
+
+    Args:
+        dim: D of places and words.
+        layers: of the encoder of words and of the decoder of places.
+        dropout: share of what a layer adds hidden while training.
+        reduce: make one vector of the places and one of the words; else both are means, for a fusion that looks itself.
+    """
+
+    def __init__(self, dim: int, layers: int, dropout: float, reduce: bool = True):
+        super().__init__()
+        self.encode = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
+        self.encode_feed = nn.ModuleList(Feed(dim, dropout) for _ in range(layers))
+        self.among = nn.ModuleList(Attend(dim, dropout) for _ in range(layers))
+        self.guided = nn.ModuleList(Attend(dim, dropout, elsewhere=True) for _ in range(layers))
+        self.feed = nn.ModuleList(Feed(dim, dropout) for _ in range(layers))
+        self.norm_words, self.norm_places = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.reduce = nn.ModuleList(Reduce(dim, dropout) for _ in range(2 * reduce))  # of words, of places
+
+    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The first look of the places (b, N, D) at one another."""
+        return (self.among[0](places, places, mask),)  # (b, N, D)
+
+    def forward(
+        self,
+        prepared: tuple[Tensor, ...],
+        mask: Tensor,
+        question: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        inner: Inner | None = None,
+    ) -> Looked:
+        """Each of (Q, ...): words in themselves, then places guided by them, then each in one vector."""
+        (places,) = prepared
+        words = torch.cat([words, question[:, None]], dim=1)  # (Q, L + 1, D) the whole beside its words
+        word_mask = torch.cat([word_mask, word_mask.new_ones(len(word_mask), 1)], dim=1)  # (Q, L + 1)
+        for attend, feed in zip(self.encode, self.encode_feed, strict=True):
+            words = feed(attend(words, words, word_mask, kept(inner, "words_to_words")))  # (Q, L + 1, D)
+        words = self.norm_words(words)
+        for layer, (among, guided, feed) in enumerate(zip(self.among, self.guided, self.feed, strict=True)):
+            if layer:
+                places = among(places, places, mask, kept(inner, "places_to_places"))  # (Q, N, D)
+            places = feed(guided(places, words, word_mask, kept(inner, "places_to_words")))  # (Q, N, D)
+        places = self.norm_places(places)
+        if not self.reduce:
+            means = masked_mean(places, mask), masked_mean(words, word_mask)  # (Q, D) each
+            return Looked(*means, places, mask, words, word_mask, mask.new_zeros(len(mask), 0, mask.shape[1]).float())
+        of_words, of_places = self.reduce
+        question, of_each = of_words(words, word_mask)
+        if inner is not None:
+            inner.setdefault("words", []).append(of_each)
+        vector, alpha = of_places(places, mask)
+        return Looked(vector, question, places, mask, words, word_mask, alpha[:, None])
+
+
+class Attend(nn.Module):
+    """Multi-head attention behind a LayerNorm, added to what comes in: among themselves, or `elsewhere`."""
+
+    def __init__(self, dim: int, dropout: float, elsewhere: bool = False):
+        super().__init__()
+        self.heads = max(1, dim // HEAD_DIM)
+        if dim % self.heads:
+            raise ValueError(f"dim must be a multiple of its {self.heads} heads: got {dim}. Use one of {HEAD_DIM}.")
+        self.norm, self.norm_at = nn.LayerNorm(dim), nn.LayerNorm(dim) if elsewhere else None
+        self.query, self.both, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, at: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """Each of x (Q, N, D) looks at those of `at` (Q, M, D) that `mask` (Q, M) lets it, if any -> (Q, N, D).
+
+        `weights` takes up where: (Q, N, M), on average over the heads.
+        """
+        normed = self.norm(x)  # (Q, N, D)
+        seen = self.norm_at(at) if self.norm_at else normed  # (Q, M, D)
+        q = self.query(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (Q, heads, N, D / heads)
+        k, v = self.both(seen).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (Q, heads, M, D / heads)
+        some = mask.any(dim=1)  # (Q,)
+        allowed = (mask | ~some[:, None])[:, None, None]  # (Q, 1, 1, M)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # (Q, heads, N, D / heads)
+        if weights is not None:
+            scores = torch.einsum("qhnd,qhmd->qhnm", q.float(), k.float()) / q.shape[-1] ** 0.5
+            weights.append(masked_softmax(scores, mask[:, None, None]).mean(dim=1))  # (Q, N, M)
+        out = self.dropout(self.out(out.transpose(1, 2).flatten(2)))  # (Q, N, D)
+        return x + out * some[:, None, None]  # (Q, N, D)
+
+
+class Feed(nn.Module):
+    """Two linear layers behind a LayerNorm, added to what comes in."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(Q, N, D) -> (Q, N, D)."""
+        return x + self.layers(x)
+
+
+class Reduce(nn.Module):
+    """Many vectors to their weighted mean, with weights of their own (Yu et al. 2019, eq. 10-11)."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, 1, bias=False))
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(Q, N, D), (Q, N) -> (Q, D) and the weights (Q, N)."""
+        alpha = masked_softmax(self.score(x).squeeze(-1), mask)  # (Q, N)
+        return torch.einsum("qn,qnd->qd", alpha.to(x.dtype), x), alpha
+
+
+def kept(inner: Inner | None, name: str) -> list[Tensor] | None:
+    """The list that takes up weights of that name; None where nobody asks for them."""
+    return None if inner is None else inner.setdefault(name, [])
+
+
+def one_place(seen: Tensor, question: Tensor, words: Tensor, word_mask: Tensor, attention: Tensor) -> Looked:
+    """What a single look gave: to a fusion that looks for itself, what was seen is one place."""
+    mask = (attention.sum(dim=(1, 2)) > 0)[:, None]  # (Q, 1)
+    return Looked(seen, question, seen[:, None], mask, words, word_mask, attention, all_places=False)
+
+
+Attention: TypeAlias = Stacked | TopDown | CoAttention
+
+
+def build_attention(choice: str, dim: int, dropout: float, reduce: bool = True) -> Attention | None:
+    """What `choice` names; None for "none". `reduce` is False for a fusion that looks itself."""
+    name, layers = attention_and_layers(choice)
+    makers: dict[str, Callable[[], Attention | None]] = {
+        "none": lambda: None,
+        "san": lambda: Stacked(dim, layers, dropout),
+        "topdown": lambda: TopDown(dim, dropout),
+        "mcan": lambda: CoAttention(dim, layers, dropout, reduce),
+    }
+    return makers[name]()
