@@ -469,7 +469,7 @@ def test_files_that_are_not_there(script, tmp_path: Path) -> None:
         (("--references", "r.json"), "a run folder is required, or --captions and --references"),
         (("RUN", "--captions", "said.json", "--references", "r.json"), "a run folder is required, or --captions"),
         (("--captions", "said.json", "--references", "r.json", "decoding.beam=2"), "which take no settings"),
-        (("--captions", "said.json", "--references", "r.json", "--ensemble", "RUN"), "it does not go with --captions"),
+        (("--captions", "said.json", "--references", "r.json", "--ensemble", "RUN"), "it does not go with files"),
     ],
 )
 def test_evaluate_what(script, arguments: tuple[str, ...], said: str) -> None:

@@ -24,11 +24,12 @@ from mm.config import load as read_config
 from mm.data.caption_files import read_references, write_results
 from mm.tasks.captioning import Captioning
 from mm.tasks.retrieval import Retrieval
+from mm.tasks.vqa import VQA
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-TASKS = {"retrieval": Retrieval, "captioning": Captioning}  # scripts/train_<task>.py -> its settings
+TASKS = {"retrieval": Retrieval, "captioning": Captioning, "vqa": VQA}  # scripts/train_<task>.py -> its settings
 PHOTOGRAPHS = 24  # of each split of Flickr8k
 FEW = [
     "loop.steps=2",
@@ -77,6 +78,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, own_table: Path) -> Iterat
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(own_table.parent / "red-circle.jpg", folder / "photo.jpg")
     shutil.copy(own_table.parent / "red-circle.wav", folder / "clip.wav")
+    answers = [{"answer": "yes", "answer_id": k} for k in range(10)]
+    row = {"question_id": 1, "image_id": 1, "question_type": "is", "answer_type": "yes/no", "answers": answers}
+    (folder / "v2_mscoco_val2014_annotations.json").write_text(json.dumps({"annotations": [row]}))
+    (folder / "results.json").write_text(json.dumps([{"question_id": 1, "answer": "yes"}]))
     root = Path(os.environ.get("MM_DATA", "") or ROOT / "data")
     (folder / "data").mkdir()
     for found in root.iterdir() if root.is_dir() else ():
@@ -118,6 +123,11 @@ def stand_in(script, tiny: list[str], tiny_captioning: list[str], own_table: Pat
         if Path(run).exists():
             return False
         task, cfg = RUNS.get(run, ("retrieval", None))
+        if task == "vqa":
+            few = ["--config", str(ROOT / "configs/vqa/tiny.yaml"), *FEW, f"out={run}"]
+            answer = script("train_vqa", *few)
+            assert answer.code == 0, answer.err
+            return True
         if task == "captioning":
             few = ["loop.steps=2", f"modality={cfg.modality}", f"out={run}"]
             answer = script("train_captioning", *tiny_captioning, *few)
@@ -176,10 +186,10 @@ def test_command(command: str, script, sandbox: Path, stand_in, no_java: None) -
         if missing := [file for file in needed if not Path(file).exists()]:
             pytest.skip(f"{', '.join(missing)} are not there")
         try:
-            data.load(cfg.data, "test", cfg.seed)
+            (data.load_asked if task == "vqa" else data.load)(cfg.data, "test", cfg.seed)
         except FileNotFoundError as error:
             pytest.skip(f"the real data set is not laid out: {error}")
-    elif name in ("evaluate", "build_index", "caption"):
+    elif name in ("evaluate", "build_index", "caption", "ask"):
         if "--references" in arguments:
             references = Path(arguments[arguments.index("--references") + 1])
             if not references.is_file():
@@ -224,7 +234,7 @@ def test_python_block(number: int, sandbox: Path, stand_in, no_java: None) -> No
     exec(compile(code, f"README.md, Python block {number}", "exec"), names)
     assert len(printed) == code.count("print(")
     for value in [value for shown in printed for value in shown]:
-        said = "captioning" in code and isinstance(value, str) and value.strip()
+        said = re.search("captioning|vqa", code) and isinstance(value, str) and value.strip()
         assert said or (isinstance(value, torch.Tensor) and value.isfinite().all()), printed
     for name, shape in re.findall(r"(\w+\.\w+) \(([\d, ]+)\)", code):  # what its comments promise
         assert list(eval(name, names).shape) == [int(size) for size in shape.split(",")], name
