@@ -38,10 +38,12 @@ def init(device: str = "") -> torch.device:
     return chosen
 
 
-def shutdown() -> None:
-    """Leave the process group; call it last."""
+def finish() -> bool:
+    """Leave the process group; whether this process is the one that goes on with what is for one alone."""
+    main = is_main()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    return main
 
 
 def rank() -> int:

@@ -82,9 +82,7 @@ def main() -> None:
         shown |= {"metrics": metrics, "controls": controls} | ({"not_computed": missing} if missing else {})
         print(json.dumps(shown, indent=1))
     else:
-        print(table(metrics, controls))
-        for name, why in missing.items():
-            print(f"{name}: not computed: {why}")
+        print(table(metrics, controls, missing))
 
 
 def holds(run: str, name: str) -> bool:
@@ -174,17 +172,8 @@ def keep(
 ) -> None:
     """Write RUN/metrics.json anew, where this is the evaluation that belongs there."""
     if arguments.split == "test" and not arguments.settings and not arguments.ensemble:
-        write_metrics(
-            arguments.run,
-            task=task,
-            split="test",
-            metrics=metrics,
-            controls=controls,
-            seed=cfg.seed,
-            data=cfg.data.name,
-            seconds=training_seconds(arguments.run),
-            missing=missing,
-        )
+        seconds = training_seconds(arguments.run)
+        write_metrics(arguments.run, task, cfg, metrics, controls, seconds, missing)
 
 
 if __name__ == "__main__":

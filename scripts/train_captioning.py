@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm import data, distributed
+from mm import data, distributed, encoders
 from mm.config import clean_exit, load
 from mm.data import Item
 from mm.data.caption_files import write_results
@@ -45,37 +45,19 @@ def main() -> None:
     progress = fit(
         model,
         [Stream("captioning", batches, captioning_data.objective(model, train, cfg))],
-        cfg.loop,
-        cfg.optim,
-        cfg.out,
-        seed=cfg.seed,
-        config=cfg,
+        cfg,
         evaluate=lambda model: captioning_scores.evaluate(model, val, cfg),
         best="CIDEr",
-        rates=captioning.rates(cfg),
+        rates=encoders.rates(cfg.encoder, model.encoders),
         files=captioning.description(model),
     )
-    alone = distributed.is_main()
-    distributed.shutdown()  # the rest is for one process
-    if not alone:
+    if not distributed.finish():
         return
 
     told = captioning_scores.describe_items(model, test, cfg)
     metrics, controls, missing = captioning_scores.score(model, told, test, train, cfg)
-    log.info(
-        "%s", "\n".join([table(metrics, controls), *(f"{name}: not computed: {why}" for name, why in missing.items())])
-    )
-    write_metrics(
-        cfg.out,
-        task="captioning",
-        split="test",
-        metrics=metrics,
-        controls=controls,
-        seed=cfg.seed,
-        data=cfg.data.name,
-        seconds=progress.seconds,
-        missing=missing,
-    )
+    log.info("%s", table(metrics, controls, missing))
+    write_metrics(cfg.out, "captioning", cfg, metrics, controls, progress.seconds, missing)
     out = Path(cfg.out)
     write_results(out / "captions.json", captioning_scores.by_number(told, test))
     entries = entries_of(told, test, cfg.modality)

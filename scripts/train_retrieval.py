@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from mm import data, distributed
+from mm import data, distributed, encoders
 from mm.config import clean_exit, load
 from mm.engine import CheckpointError, NonFiniteLoss, Stream, fit, seed_everything, start_logging, table, write_metrics
 from mm.index import IndexConflictError, IndexDamagedError, index_of
@@ -39,33 +39,18 @@ def main() -> None:
     progress = fit(
         model,
         [Stream("retrieval", batches, retrieval.Objective(cfg.loss))],
-        cfg.loop,
-        cfg.optim,
-        cfg.out,
-        seed=cfg.seed,
-        config=cfg,
+        cfg,
         evaluate=lambda model: retrieval_scores.evaluate(model, val, cfg),
-        rates=retrieval.rates(cfg),
+        rates=encoders.rates(cfg.encoder, model.encoders),
         files=retrieval.description(model),
     )
-    alone = distributed.is_main()
-    distributed.shutdown()  # the rest is for one process
-    if not alone:
+    if not distributed.finish():
         return
 
     vectors, entries = retrieval_scores.embed_items(model, test, cfg)
     metrics, controls = retrieval_scores.score(model, vectors, entries, test, cfg)
     log.info("%s", table(metrics, controls))
-    write_metrics(
-        cfg.out,
-        task="retrieval",
-        split="test",
-        metrics=metrics,
-        controls=controls,
-        seed=cfg.seed,
-        data=cfg.data.name,
-        seconds=progress.seconds,
-    )
+    write_metrics(cfg.out, "retrieval", cfg, metrics, controls, progress.seconds)
     index = index_of(vectors, entries, model.fingerprint(), run=str(Path(cfg.out).absolute()))
     index.save(Path(cfg.out, "index"))
     rows = [

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm import data, distributed
+from mm import data, distributed, encoders
 from mm.config import clean_exit, load
 from mm.data import Item
 from mm.data.vqa_files import write_results
@@ -43,9 +43,7 @@ def main() -> None:
     if cfg.modalities:
         log.info("\nThe control: as many steps on the questions alone.")
         blind, blind_progress = trained(blind_cfg, data.unseen(train), data.unseen(val))
-    alone = distributed.is_main()
-    distributed.shutdown()  # the rest is for one process
-    if not alone:
+    if not distributed.finish():
         return
 
     start_logging(out=cfg.out)
@@ -55,8 +53,8 @@ def main() -> None:
     metrics, controls = vqa_scores.score(model, answered, test, train, cfg)
     if blind:
         controls[vqa.QUESTION_ONLY] = vqa_scores.evaluate(blind, data.unseen(test), blind_cfg)
-        keep(blind_cfg, controls[vqa.QUESTION_ONLY], {}, blind_progress)
-    keep(cfg, metrics, controls, progress)
+        write_metrics(blind_cfg.out, "vqa", blind_cfg, controls[vqa.QUESTION_ONLY], {}, blind_progress.seconds)
+    write_metrics(cfg.out, "vqa", cfg, metrics, controls, progress.seconds)
     log.info("%s", table(metrics, controls))
     log.info("\n%.0f s of training. Answers: %s", progress.seconds, out / "answers.json")
     if rows := shown(answered, test, cfg):
@@ -72,31 +70,13 @@ def trained(cfg: vqa.VQA, train: Sequence[Item], val: Sequence[Item]) -> tuple[A
     progress = fit(
         model,
         [Stream("vqa", batches, vqa.Objective(cfg.loss))],
-        cfg.loop,
-        cfg.optim,
-        cfg.out,
-        seed=cfg.seed,
-        config=cfg,
+        cfg,
         evaluate=lambda model: vqa_scores.evaluate(model, val, cfg),
         best="accuracy",
-        rates=vqa.rates(cfg),
+        rates=encoders.rates(cfg.encoder, model.encoders),
         files=vqa.description(model),
     )
     return model, progress
-
-
-def keep(cfg: vqa.VQA, metrics: dict[str, float], controls: dict[str, dict[str, float]], progress: Progress) -> None:
-    """Write metrics.json of a run."""
-    write_metrics(
-        cfg.out,
-        task="vqa",
-        split="test",
-        metrics=metrics,
-        controls=controls,
-        seed=cfg.seed,
-        data=cfg.data.name,
-        seconds=progress.seconds,
-    )
 
 
 def shown(answered: vqa_scores.Answered, items: Sequence[Item], cfg: vqa.VQA) -> list[Looked]:

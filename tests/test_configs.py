@@ -16,7 +16,7 @@ import yaml
 from mm import data
 from mm.config import AudioConfig, ImageConfig, TextConfig, load, settings
 from mm.data import AskedScenes, DataConfig, Item, Items, Question
-from mm.encoders import AudioEncoder, audio_encoder, image_encoder, text_encoder
+from mm.encoders import AudioEncoder, audio_encoder, image_encoder, rates, text_encoder
 from mm.encoders.settings import NOT_THE_ENCODERS
 from mm.heads.answerer import AnswererConfig
 from mm.tasks import captioning, captioning_data, captioning_scores, vqa, vqa_data
@@ -431,17 +431,21 @@ def test_the_questions_of_a_batch_the_loss_and_the_rates_of_answering_arrive() -
         model = vqa.build_model(cfg, list(data.questions_of(items))).eval()
         batch = next(vqa_data.training_batches(model, items, cfg)(0))
         found[more] = len(batch["text"].rows), vqa.Objective(cfg.loss)(model, batch, 0)["answer_loss"].item()
-        assert vqa.rates(cfg) == {"encoders.image": 1.0, "encoders.audio": 1.0, "encoders.text": 0.5}
+        assert rates(cfg.encoder, [*cfg.modalities, "text"]) == {
+            "encoders.image": 1.0,
+            "encoders.audio": 1.0,
+            "encoders.text": 0.5,
+        }
     assert found["questions=1"][0] == 4 < found["questions=0"][0]
     assert found["loss.name=bce"][1] != found["questions=0"][1]
 
 
 def test_the_rate_of_an_encoder_and_the_sentences_of_a_batch_arrive() -> None:
     model, cfg = captioner("encoder.image.rate=0.1", "captions=1")
-    assert captioning.rates(cfg) == {"encoders.image": 0.1}
+    assert rates(cfg.encoder, [cfg.modality]) == {"encoders.image": 0.1}
     assert len(batch_of(model, cfg)["text"].rows) == 4
     model, cfg = captioner("captions=0")
-    assert captioning.rates(cfg) == {"encoders.image": 1.0}
+    assert rates(cfg.encoder, [cfg.modality]) == {"encoders.image": 1.0}
     assert len(batch_of(model, cfg)["text"].rows) == 8
 
 

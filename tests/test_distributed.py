@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mm import distributed
-from mm.config import OptimConfig
 from mm.engine import Stream, checkpoint, fit
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -25,7 +24,7 @@ def test_on_one_process_all_are_no_ops() -> None:
     assert distributed.mean([{"a": 1.0}]) == [{"a": 1.0}]
     assert distributed.init("cpu") == torch.device("cpu")
     distributed.barrier()
-    distributed.shutdown()
+    assert distributed.finish()
     assert not torch.distributed.is_initialized()
 
 
@@ -50,9 +49,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             yield script.data(number)
             number += 1
 
-    optim = OptimConfig(lr=0.01, warmup_steps=2)
     streams = [Stream("pairs", whole, script.gathered_loss)]
-    fit(script.build(), streams, script.settings(evaluate_every=0), optim, tmp_path / "single", seed=0)
+    fit(script.build(), streams, script.Pairs(str(tmp_path / "single"), loop=script.settings(evaluate_every=0)))
     single = checkpoint.find(tmp_path / "single", "last")
 
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

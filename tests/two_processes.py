@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -137,13 +138,22 @@ def settings(**changes) -> LoopConfig:
     return LoopConfig(**{**plain, "device": "cpu", "tensorboard": False, **changes})
 
 
+@dataclass
+class Pairs:
+    """Settings of the runs here."""
+
+    out: str
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.01, warmup_steps=2))
+    loop: LoopConfig = field(default_factory=settings)
+
+
 def train(out: Path, model: nn.Module, step=gathered_loss) -> nn.Module:
     def evaluate(model: nn.Module) -> dict[str, float]:
         assert distributed.is_main(), "only rank 0 evaluates"
         return {"rsum": -float(whole_loss(model, data(99)))}
 
-    optim = OptimConfig(lr=0.01, warmup_steps=2)
-    fit(model, [Stream("pairs", shares, step)], settings(), optim, out, seed=0, evaluate=evaluate)
+    fit(model, [Stream("pairs", shares, step)], Pairs(str(out)), evaluate=evaluate)
     return model
 
 
@@ -203,7 +213,7 @@ def main() -> None:
     distributed.barrier()
     if distributed.is_main():
         (out / "passed").write_text("")
-    distributed.shutdown()
+    distributed.finish()
 
 
 if __name__ == "__main__":

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, overload
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
 
-from mm import __version__
+from mm import __version__, files
 from mm.encoders.adapters import TorchvisionEncoder
 from mm.encoders.audio import AudioEncoder
 from mm.encoders.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder, load_weights
 from mm.encoders.image import ImageEncoder
 from mm.encoders.text import TextEncoder
 from mm.encoders.transformers_models import TransformersImageEncoder, TransformersTextEncoder
-from mm.files import sha256
 from mm.naming import known
 
 DESCRIPTION_FILE = "encoders.json"
@@ -139,7 +139,7 @@ def verify(folder: Path) -> None:
         )
     read = [name for name in sums if name == WEIGHTS_FILE or not name.endswith(".safetensors")]
     for name in read:  # the optimiser's memory is checked where a run goes on
-        if not (folder / name).is_file() or sha256(folder / name) != sums[name]["sha256"]:
+        if not (folder / name).is_file() or files.sha256(folder / name) != sums[name]["sha256"]:
             raise ValueError(
                 f"{folder / name} is damaged or gone: its sha256 is not the one in {MANIFEST_FILE}. Put back a good "
                 "copy, or take another checkpoint."
@@ -163,12 +163,20 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object of a file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: it is damaged or holds no object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON: {error}. Take another checkpoint, or save it again.") from error
+    content = files.read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object: got a {type(content).__name__}.")
     return content
+
+
+def fill(model: nn.Module, folder: Path) -> None:
+    """Fill a whole model, encoders and head, from the weights of a checkpoint.
+
+    Raises:
+        ValueError: keys or shapes differ.
+    """
+    weights = folder / WEIGHTS_FILE
+    load_weights(model, load_file(weights), weights)

@@ -128,26 +128,21 @@ def read_csv(path: str | Path) -> list[list[str]]:
 
 def write_metrics(
     out: str | Path,
-    *,
     task: str,
-    split: str,
+    cfg: Any,
     metrics: Mapping[str, float],
     controls: Mapping[str, Mapping[str, float]],
-    seed: int,
-    data: Any,
     seconds: float,
     missing: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a final evaluation with its controls into OUT/metrics.json, with the versions of what computed it.
+    """Write the evaluation of the test split with its controls into OUT/metrics.json, with the versions that made it.
 
     Args:
         out: run folder.
         task: such as "retrieval".
-        split: such as "test".
+        cfg: settings of the run, of which `seed` and `data.name` are written.
         metrics: {name: number}, shares in 0..1.
         controls: {control: {name: number}}.
-        seed: of the run.
-        data: what was evaluated: a name, or a dict that says more.
         seconds: of training and evaluation.
         missing: {metric: why it is not computed}, written as "not_computed" where there is any.
 
@@ -161,14 +156,14 @@ def write_metrics(
     path = Path(out, "metrics.json")
     document: dict[str, Any] = {
         "task": task,
-        "split": split,
+        "split": "test",
         "metrics": dict(metrics),
         "controls": dict(controls),
-        "seed": seed,
+        "seed": cfg.seed,
     }
     if missing:
         document["not_computed"] = dict(missing)
-    write_json(path, {**document, "data": data, "seconds": round(seconds, 1), "versions": versions()})
+    write_json(path, {**document, "data": cfg.data.name, "seconds": round(seconds, 1), "versions": versions()})
     return path
 
 

@@ -13,9 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +41,11 @@ class NonFiniteLoss(ArithmeticError):
     """A loss or gradient that is NaN or infinite; the checkpoints are those of before."""
 
 
-@dataclass
-class Settings:
-    """What config.yaml holds of a run that `fit` was given no config for."""
+class Config(Protocol):
+    """What the settings of a run have, whatever its task: a dataclass."""
 
-    seed: int
+    seed: int  # of what is random while training (dropout)
+    out: str  # the run folder
     optim: OptimConfig
     loop: LoopConfig
 
@@ -55,30 +53,22 @@ class Settings:
 def fit(
     model: nn.Module,
     streams: Sequence[Stream],
-    cfg: LoopConfig,
-    optim: OptimConfig,
-    out: str | Path,
+    config: Config,
     *,
-    seed: int,
-    config: Any = None,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     best: str = "rsum",
     rates: Mapping[str, float] | None = None,
     files: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """Train a model, or go on with the run that `out` holds, or take a finished one as it is.
+    """Train a model, or go on with the run that its folder holds, or take a finished one as it is.
 
-    Under torchrun every process calls it alike; `out` must be on a file system that all of them see.
+    The folder, made if missing, holds config.yaml, git.txt (the code's commit and changes), metrics.csv, checkpoints/
+    and TensorBoard events. Under torchrun every process calls it alike, and all of them must see the folder.
 
     Args:
         model: trained in place. Afterwards it has the weights of checkpoints/best, in eval mode.
         streams: visited in turn at every step.
-        cfg: the loop's settings.
-        optim: the optimiser's settings.
-        out: run folder, made if missing: config.yaml, git.txt (the code's commit and changes), metrics.csv,
-            checkpoints/, TensorBoard events.
-        seed: of what is random while training (dropout).
-        config: the dataclass instance with all settings of the run, kept as config.yaml; without it those given here.
+        config: all settings of the run, kept as config.yaml.
         evaluate: evaluate(model) gives {name: number}; it is called in eval mode without gradient, with the averaged
             weights if there are any, on rank 0 only, and may draw random numbers: training does not notice.
         best: the name among them that decides which weights are best: the largest, or for "...loss" the smallest.
@@ -90,12 +80,12 @@ def fit(
         The progress at the end of training.
 
     Raises:
-        ConfigError: a setting out of its range, or `out` holds a run with other settings, or is in use.
+        ConfigError: a setting out of its range, or the folder holds a run with other settings, or is in use.
         CheckpointError: a checkpoint cannot be written, or the one to go on from is damaged.
         NonFiniteLoss: with all parts of the loss, and the step.
         Interrupted: after SIGINT or SIGTERM, when the step is done and saved. The same call goes on.
     """
-    config = Settings(seed, optim, cfg) if config is None else config
+    cfg, out = config.loop, config.out
     _check(streams, cfg, evaluate is not None)
     device = distributed.init(cfg.device)
     if cfg.threads:
@@ -103,16 +93,16 @@ def fit(
     if device.type == "cpu":
         keep_freed_memory()
     model.to(device).train()
-    optimiser = build_optimiser(model, optim, rates)
+    optimiser = build_optimiser(model, config.optim, rates)
     average = Average(model, cfg.ema) if cfg.ema else None
     names = [stream.name for stream in streams]
-    run = Run(Path(out), config, model, optimiser, average, names, files or {}, seed, device)
+    run = Run(config, model, optimiser, average, names, files or {}, device)
     with only_process(out) if distributed.is_main() else contextlib.nullcontext(), StopRequest() as stop:
         run.restore()
         if run.progress.finished:
             log.info("%s is finished at step %d, nothing to train. Choose another out= to train anew.", out, run.saved)
         else:
-            _Loop(run, streams, cfg, optim, evaluate, best).train(stop)
+            _Loop(run, streams, config, evaluate, best).train(stop)
         distributed.barrier()
         run.take_best()
     return run.progress
@@ -125,18 +115,17 @@ class _Loop:
         self,
         run: Run,
         streams: Sequence[Stream],
-        cfg: LoopConfig,
-        optim: OptimConfig,
+        config: Config,
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
         best: str,
     ):
-        self.run, self.streams, self.cfg, self.optim = run, streams, cfg, optim
+        self.run, self.streams, self.cfg, self.optim = run, streams, config.loop, config.optim
         self.evaluate, self.best = evaluate, best
         self.unread: list[tuple[int, dict[str, Tensor]]] = []  # (step, its numbers), still on the device
         self.pace = Throughput()
         self.shown = distributed.is_main() and sys.stderr.isatty()  # the progress bar
         self.said = time.perf_counter()  # when the latest log line was written
-        self.model: nn.Module = torch.compile(run.model) if cfg.compile else run.model  # type: ignore[assignment]
+        self.model: nn.Module = torch.compile(run.model) if self.cfg.compile else run.model  # type: ignore[assignment]
         if distributed.world_size() > 1:
             ids = [run.device.index] if run.device.type == "cuda" else None
             # A batch may lack a modality and a stream may use one head of several: some parameters get no gradient.

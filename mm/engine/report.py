@@ -7,13 +7,18 @@ NOT_SHARES = ("MedR", "MeanR", "vocabulary", "words", "SI-SDR", "SDR", "PESQ")
 MOST_CHARACTERS = 110  # of a line; further columns stand below
 
 
-def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> str:
+def table(
+    metrics: Mapping[str, float],
+    controls: Mapping[str, Mapping[str, float]],
+    missing: Mapping[str, str] | None = None,
+) -> str:
     """Metrics and controls as text.
 
     Args:
         metrics: {name: number}; `image_to_text_R@1` stands in column R@1 of the rows of `image to text`, a name without
             a direction in the rows of the whole.
         controls: {control: {name: number}}, each a row below the model's own.
+        missing: {metric: why it is not computed}, a line each below the table.
 
     >>> print(table({"accuracy": 0.9}, {"chance": {"accuracy": 0.25}}))
                      accuracy
@@ -42,6 +47,7 @@ def table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, floa
             for label, numbers in rows.items():
                 cells = "".join(f"{shown(column, numbers.get(column)):>{w}}" for column, w in widths.items())
                 lines.append(f"{label:<{width}}{cells}")
+    lines += [f"{name}: not computed: {why}" for name, why in (missing or {}).items()]
     return "\n".join(lines)
 
 

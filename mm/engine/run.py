@@ -56,26 +56,22 @@ class Run:
     """What is trained, and where it is kept.
 
     Attributes:
-        out: run folder.
-        config: the dataclass instance with all settings.
+        config: the dataclass instance with all settings, see `mm.engine.loop.Config`.
         model: with its weights of now.
         optimiser: of the model's parameters.
         average: the averaged weights, if there are any.
         streams: names, in their order.
         files: {"name.json": JSON value} for every checkpoint.
-        seed: of what is random while training.
         progress: how far it is.
         saved: step of the last checkpoint, 0 if there is none.
     """
 
-    out: Path
     config: Any
     model: nn.Module
     optimiser: Optimizer
     average: Average | None
     streams: list[str]
     files: Mapping[str, Any]
-    seed: int
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     saved: int = 0
@@ -84,6 +80,11 @@ class Run:
         self._random: dict[str, Tensor] = {}  # where this rank's generators stood at the last checkpoint
         if wrong := [name for name in self.files if not name.endswith(".json") or name in OWN_FILES]:
             raise ConfigError(f"files of a checkpoint must be called <something>.json, not {OWN_FILES}: got {wrong}.")
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return Path(self.config.out)
 
     def restore(self) -> None:
         """Take up the last checkpoint, if the folder has one.
@@ -127,7 +128,7 @@ class Run:
         if self._random:
             set_rng_state(self._random, self.device)
         else:
-            seed_everything(self.seed, distributed.rank())
+            seed_everything(self.config.seed, distributed.rank())
 
     def save_last(self) -> None:
         """Write the whole state of the run. Every rank must call it; rank 0 writes."""

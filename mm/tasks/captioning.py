@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mm import encoders
@@ -94,7 +93,7 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
     folder = encoders.find(Path(cfg.init))
     encoders.verify(folder)
     model = captioner_over(encoder, read_captioner(folder)["words"], cfg)
-    encoders.load_weights(model, load_file(folder / encoders.WEIGHTS_FILE), folder / encoders.WEIGHTS_FILE)
+    encoders.fill(model, folder)
     return model
 
 
@@ -104,12 +103,7 @@ def captioner_over(encoder: encoders.Encoder, words: Sequence[str], cfg: Caption
     Raises:
         ConfigError: a cache of an encoder of which nothing is frozen.
     """
-    cached = getattr(cfg.encoder, cfg.modality).cache
-    if cached and not encoder.frozen:
-        raise ConfigError(
-            f"encoder.{cfg.modality}.cache keeps what the frozen part computes: nothing of it is frozen. Set "
-            f"encoder.{cfg.modality}.freeze{' or encoder.image.train_from' if cfg.modality == 'image' else ''}."
-        )
+    cached = bool(encoders.cached_modalities(cfg.encoder, {cfg.modality: encoder}))
     head = Captioner(encoder.dim, encoder.vector_dim, words, cfg.head)
     return CaptionModel(cfg.modality, encoder, head, cached)
 
@@ -212,8 +206,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
     cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)
     model = captioner_over(encoder[cfg.modality], words, cfg)
-    weights = folder / encoders.WEIGHTS_FILE
-    encoders.load_weights(model, load_file(weights), weights)
+    encoders.fill(model, folder)
     return model.to(init(cfg.loop.device)).eval(), cfg
 
 
@@ -223,11 +216,6 @@ def description(model: CaptionModel) -> dict[str, Any]:
         encoders.DESCRIPTION_FILE: encoders.describe({model.modality: model.encoder}),
         CAPTIONER_FILE: {"words": model.head.vocabulary.words},
     }
-
-
-def rates(cfg: Captioning) -> dict[str, float]:
-    """The learning rate of the encoder, relative to that of the decoder."""
-    return {f"encoders.{cfg.modality}": getattr(cfg.encoder, cfg.modality).rate}
 
 
 class Words:

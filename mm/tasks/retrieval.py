@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +21,6 @@ from mm.config import load as read_config
 from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
 from mm.distributed import init
-from mm.encoders.folders import read_json
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
 from mm.media import VIEWS
@@ -222,14 +220,9 @@ def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> Joint
     """Encoders under the head that the settings ask for.
 
     Raises:
-        ValueError: a cache of an encoder of which nothing is frozen.
+        ConfigError: a cache of an encoder of which nothing is frozen.
     """
-    for modality in cached_modalities(cfg):
-        if not towers[modality].frozen:
-            raise ValueError(
-                f"encoder.{modality}.cache keeps what the frozen part computes: nothing of {modality} is frozen. Set "
-                f"encoder.{modality}.freeze{' or encoder.image.train_from' if modality == 'image' else ''}."
-            )
+    cached = encoders.cached_modalities(cfg.encoder, towers)
     head = JointEmbedding(
         {modality: (encoder.dim, encoder.vector_dim) for modality, encoder in towers.items()},
         embed_dim=cfg.head.embed_dim,
@@ -240,12 +233,7 @@ def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> Joint
         temperature=cfg.head.temperature,
         bias=SIGLIP_BIAS if cfg.loss.name == "siglip" else None,
     )
-    return JointModel(towers, head, cached_modalities(cfg), cfg.data.eval_views)
-
-
-def cached_modalities(cfg: Retrieval) -> list[str]:
-    """The modalities whose frozen part is computed once and kept."""
-    return [modality for modality in cfg.modalities if getattr(cfg.encoder, modality).cache]
+    return JointModel(towers, head, cached, cfg.data.eval_views)
 
 
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:
@@ -263,15 +251,16 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
     folder = encoders.find(Path(run))
     check_changes(settings, CHANGEABLE)
     towers = encoders.load(folder)
-    if (state := folder / STATE_FILE).is_file() and TASK not in (trained := read_json(state).get("streams", [TASK])):
+    if (state := folder / STATE_FILE).is_file() and TASK not in (
+        trained := encoders.read_json(state).get("streams", [TASK])
+    ):
         raise ValueError(
             f"{run} must be a run of {TASK}: it is one of {', '.join(trained)}. Name a run of scripts/train_{TASK}.py, "
             "or use the scripts of the other task."
         )
     cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml"), *settings])
     model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
-    weights = folder / encoders.WEIGHTS_FILE
-    encoders.load_weights(model, load_file(weights), weights)
+    encoders.fill(model, folder)
     return model.to(init(cfg.loop.device)).eval(), cfg
 
 
@@ -280,11 +269,6 @@ def description(model: JointModel) -> dict:
     return {
         encoders.DESCRIPTION_FILE: encoders.describe({modality: model.encoder(modality) for modality in model.encoders})
     }
-
-
-def rates(cfg: Retrieval) -> dict[str, float]:
-    """The learning rates of the encoders, relative to that of the head."""
-    return {f"encoders.{modality}": getattr(cfg.encoder, modality).rate for modality in cfg.modalities}
 
 
 class Objective:

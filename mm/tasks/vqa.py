@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mm import data, encoders
@@ -103,13 +102,7 @@ def answerer_over(towers: Mapping[str, encoders.Encoder], answers: Sequence[str]
     Raises:
         ConfigError: a cache of an encoder of which nothing is frozen.
     """
-    cached = [modality for modality in cfg.modalities if getattr(cfg.encoder, modality).cache]
-    for modality in cached:
-        if not towers[modality].frozen:
-            raise ConfigError(
-                f"encoder.{modality}.cache keeps what the frozen part computes: nothing of it is frozen. Set "
-                f"encoder.{modality}.freeze{' or encoder.image.train_from' if modality == 'image' else ''}."
-            )
+    cached = encoders.cached_modalities(cfg.encoder, {name: towers[name] for name in cfg.modalities})
     sizes = {modality: (tower.dim, tower.vector_dim) for modality, tower in towers.items()}
     head = Answerer({modality: sizes[modality] for modality in cfg.modalities}, sizes["text"], answers, cfg.head)
     return AnswerModel(towers, head, cached, independent=cfg.loss.name == "bce")
@@ -169,8 +162,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[AnswerModel, VQA
     cfg = read_config(VQA, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)
     model = answerer_over({modality: towers[modality] for modality in (*cfg.modalities, "text")}, answers, cfg)
-    weights = folder / encoders.WEIGHTS_FILE
-    encoders.load_weights(model, load_file(weights), weights)
+    encoders.fill(model, folder)
     return model.to(init(cfg.loop.device)).eval(), cfg
 
 
@@ -181,11 +173,6 @@ def description(model: AnswerModel) -> dict[str, Any]:
         encoders.DESCRIPTION_FILE: encoders.describe(towers),
         ANSWERER_FILE: {"answers": model.head.answers},
     }
-
-
-def rates(cfg: VQA) -> dict[str, float]:
-    """The learning rates of the encoders, relative to that of the head."""
-    return {f"encoders.{modality}": getattr(cfg.encoder, modality).rate for modality in (*cfg.modalities, "text")}
 
 
 class Objective:

@@ -132,8 +132,8 @@ def bench_loop(batch_size: int = 32, steps: int = 24) -> Iterator[Result]:
             ours.append(time.process_time() - given)
 
     with tempfile.TemporaryDirectory() as out:
-        cfg = LoopConfig(steps=steps, log_every=1, device="cpu")
-        fit(model, [Stream("joint", turns, objective)], cfg, optim, out, seed=0)
+        loop = LoopConfig(steps=steps, log_every=1, device="cpu")
+        fit(model, [Stream("joint", turns, objective)], Retrieval(out=out, optim=optim, loop=loop))
     weights = zip(model.parameters(), twin.parameters(), strict=True)
     apart = max(float((x - y).detach().abs().max()) for x, y in weights)
     times = [statistics.median(each[steps // 4 :]) for each in (ours, bare)]

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from mm import __version__
+from mm.config import DataConfig
 from mm.engine import log as log_module
 from mm.engine.log import Log, Throughput, read_csv, source_state, start_logging, versions, write_metrics
+from mm.tasks.retrieval import Retrieval
 
 
 def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:
@@ -81,12 +83,10 @@ def test_metrics_json_has_what_the_design_names(tmp_path: Path) -> None:
     metrics = {"image_to_text_R@1": np.float32(0.5), "rsum": torch.tensor(312.5)}
     path = write_metrics(
         tmp_path,
-        task="retrieval",
-        split="test",
-        metrics=metrics,
-        controls={"chance": {"rsum": 1.5}},
-        seed=3,
-        data="flickr8k",
+        "retrieval",
+        Retrieval(seed=3, data=DataConfig(name="flickr8k")),
+        metrics,
+        {"chance": {"rsum": 1.5}},
         seconds=61.26,
     )
     found = json.loads(path.read_text())
@@ -101,9 +101,8 @@ def test_metrics_json_has_what_the_design_names(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_no_number_is_named(tmp_path: Path) -> None:
-    options = {"task": "t", "split": "test", "seed": 0, "data": "d", "seconds": 1.0}
     with pytest.raises(ValueError, match="metrics must be finite: got chance/rsum = nan"):
-        write_metrics(tmp_path, metrics={"rsum": 1.0}, controls={"chance": {"rsum": float("nan")}}, **options)
+        write_metrics(tmp_path, "t", Retrieval(), {"rsum": 1.0}, {"chance": {"rsum": float("nan")}}, seconds=1.0)
     assert not (tmp_path / "metrics.json").exists()
 
 

@@ -66,7 +66,8 @@ def step(model: nn.Module, x: Tensor, number: int) -> dict[str, Tensor]:
 def train(out: Path, model: nn.Module | None = None, streams=None, cfg: LoopConfig | None = None, **options):
     model = network() if model is None else model
     streams = [Stream("digits", batches, step)] if streams is None else streams
-    progress = fit(model, streams, cfg or settings(), options.pop("optim", OPTIM), out, **{"seed": 0, **options})
+    task = Task(options.pop("seed", 0), str(out), optim=options.pop("optim", OPTIM), loop=cfg or settings())
+    progress = fit(model, streams, options.pop("config", task), **options)
     return model, progress
 
 
@@ -355,13 +356,13 @@ def test_bfloat16_computes_small_and_keeps_weights_large(tmp_path: Path) -> None
 
 
 def test_files_are_in_every_checkpoint(tmp_path: Path) -> None:
-    train(tmp_path, files={"encoders.json": {"image": {"class": "X"}}}, config=Task(out="x"))
+    train(tmp_path, files={"encoders.json": {"image": {"class": "X"}}})
     for pointer in checkpoint.POINTERS:
         folder = checkpoint.find(tmp_path, pointer)
         assert folder is not None
         assert '"X"' in (folder / "encoders.json").read_text()
-        assert "out: x" in (folder / "config.yaml").read_text()
-    assert "out: x" in (tmp_path / "config.yaml").read_text()
+        assert f"out: {tmp_path}" in (folder / "config.yaml").read_text()
+    assert f"out: {tmp_path}" in (tmp_path / "config.yaml").read_text()
     assert re.match(r"[0-9a-f]{40}\n|mm .*, not from a git work tree\n", (tmp_path / "git.txt").read_text())
     for wrong in ("state.json", "words.txt"):
         with pytest.raises(ConfigError, match=rf"must be called <something>\.json.*got \['{wrong}'\]"):
@@ -371,20 +372,22 @@ def test_files_are_in_every_checkpoint(tmp_path: Path) -> None:
 def test_other_settings_in_one_folder_are_refused(tmp_path: Path) -> None:
     cfg = settings()
     with pytest.raises(Interrupted):
-        train(tmp_path, streams=interrupting(6), config=Task(loop=cfg))
+        train(tmp_path, streams=interrupting(6), cfg=cfg)
     kept = last_weights(tmp_path)
-    other = Task(seed=1, loop=cfg, optim=OptimConfig(lr=0.5, warmup_steps=3))
+    other = OptimConfig(lr=0.5, warmup_steps=3)
     with pytest.raises(
         ConfigError, match=r"seed: 0 there, 1 here\n  optim\.lr: 0\.02 there, 0\.5 here\nChoose another out="
     ):
-        train(tmp_path, config=other)
+        train(tmp_path, cfg=cfg, seed=1, optim=other)
     with pytest.raises(ConfigError, match=r"streams: \['digits'\] there, \['letters'\] here"):
-        train(tmp_path, streams=[Stream("letters", batches, step)], config=Task(loop=cfg))
+        train(tmp_path, streams=[Stream("letters", batches, step)], cfg=cfg)
     assert same(last_weights(tmp_path), kept)
-    free = Task(out="elsewhere", loop=settings(threads=1, log_every=1, checkpoint_every=1, device="cpu"))
+    (moved := tmp_path / "moved").mkdir()
+    (tmp_path / "checkpoints").rename(moved / "checkpoints")
+    free = Task(out=str(moved), loop=settings(threads=1, log_every=1, checkpoint_every=1, device="cpu"))
     free.data.workers, free.data.root, free.data.cache = 2, "/data", "/cache"
     threads = torch.get_num_threads()
-    assert train(tmp_path, cfg=free.loop, config=free)[1].finished
+    assert train(moved, config=free)[1].finished
     torch.set_num_threads(threads)
 
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,8 +97,7 @@ def train(cfg: Tiny) -> None:
     seed_everything(cfg.seed)
     streams = [Stream("sum", batches(1), step("sum")), Stream("max", batches(2), step("max"), weight=0.5)]
     described = {"encoders.json": {"image": {"class": "Net", "config": {}}}}
-    options: dict[str, Any] = {"seed": cfg.seed, "config": cfg, "evaluate": evaluate, "files": described}
-    fit(Net(), streams, cfg.loop, cfg.optim, cfg.out, rates={"trunk": 0.5}, **options)
+    fit(Net(), streams, cfg, evaluate=evaluate, rates={"trunk": 0.5}, files=described)
 
 
 def child(cfg: Tiny, operations: int = 0) -> int:

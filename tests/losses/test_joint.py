@@ -162,7 +162,7 @@ def rank_process(rank, folder, results):
 
             found, parts = gradients(name, rows, owner, 4 * rank, 4 * rank + 4, wrap)
             results.put((case, name, rank, {m: g.tolist() for m, g in found.items()}, parts))
-    distributed.shutdown()
+    distributed.finish()
 
 
 @pytest.fixture(scope="module")

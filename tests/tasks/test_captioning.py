@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -282,7 +283,7 @@ def test_a_sound_is_described_by_the_same_code(
         (["head.attention=none", "head.gate=vector"], "head.gate=vector has no effect"),
         (["head.decoder=transformer", "head.see_dim=8"], "head.see_dim=8, head.word_dim=16 have no effect"),
         (["data.eval_views=2"], "data.eval_views=2 has no effect here"),
-        (["encoder.image.cache=true"], "nothing of it is frozen"),
+        (["encoder.image.cache=true"], "nothing of image is frozen"),
         (["init=nowhere"], "nowhere must be a run folder"),
         (["init=nowhere", "min_count=3"], "min_count=3 has no effect"),
         (["loss.doubly_stochastic=1", "head.attention=none"], "loss.doubly_stochastic"),
@@ -318,7 +319,7 @@ def test_a_finished_run_keeps_its_model_settings(captioning_run: Path) -> None:
 
 
 def test_a_cache_of_an_encoder_that_trained_is_refused(captioning_run: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing of it is frozen"):
+    with pytest.raises(ConfigError, match="nothing of image is frozen"):
         captioning.load(captioning_run, ["encoder.image.cache=true"])
 
 
@@ -387,7 +388,7 @@ def test_what_is_random_resumes_bit_for_bit(config, items, tmp_path: Path, chang
 
             stream = Stream("captioning", training_batches(model, items, cfg), stopping)
             try:
-                fit(model, [stream], cfg.loop, cfg.optim, tmp_path / name, seed=0, config=cfg)
+                fit(model, [stream], replace(cfg, out=str(tmp_path / name)))
             except Interrupted:
                 assert (name, part) == ("parts", 0)
         weights.append({key: value.clone() for key, value in model.state_dict().items()})

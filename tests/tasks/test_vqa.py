@@ -278,7 +278,7 @@ def test_where_a_sound_was_looked_at_without_the_padding_of_its_batch(config) ->
         (["answers=0"], "answers and min_count must be at least 1"),
         (["head.attention=sam:2"], r"unknown attention 'sam'.*Did you mean 'san'"),
         (["data.eval_views=2"], "data.eval_views=2 has no effect here"),
-        (["modalities=[image]", "encoder.image.cache=true"], "nothing of it is frozen. Set encoder.image.freeze or"),
+        (["modalities=[image]", "encoder.image.cache=true"], "nothing of image is frozen. Set encoder.image.freeze or"),
         (["head.attention=none", "head.positions=false"], "head.positions=False has no effect here"),
         (["encoder.text.cache=true"], "encoder.text.cache=True has no effect here"),
     ],
