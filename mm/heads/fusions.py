@@ -6,20 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.heads.looking import Inner, Looked
+from mm.heads.looking import Inner, Looked, Normed
 from mm.naming import known
 
 MCB_WIDTH = 4  # numbers of the sketch for each of the result (Fukui et al. 2016 take 16,000 for 2,048)
 MFB_FACTORS = 5  # k of Yu et al. 2017
 MUTAN_RANK = 5  # R of Ben-younes et al. 2017
 BAN_GLIMPSES = 2  # of Kim et al. 2018
-
-
-class Normed(nn.Sequential):
-    """A linear layer, normalised to mean 0 and deviation 1."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(nn.Linear(inputs, outputs), nn.LayerNorm(outputs))
 
 
 class Multiply(nn.Module):
@@ -36,7 +29,7 @@ class Multiply(nn.Module):
 
     def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
-        return self.of_seen(looked.vector) * self.of_question(looked.question), None
+        return self.of_seen(looked.vector) * self.of_question(looked.asked.vector), None
 
 
 class Concatenate(nn.Module):
@@ -48,7 +41,7 @@ class Concatenate(nn.Module):
 
     def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
-        return self.both(torch.cat([looked.vector, looked.question], dim=-1)), None
+        return self.both(torch.cat([looked.vector, looked.asked.vector], dim=-1)), None
 
 
 class CompactBilinear(nn.Module):
@@ -67,7 +60,7 @@ class CompactBilinear(nn.Module):
 
     def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
-        return self.out(even(self.sketch(looked.vector, looked.question))), None
+        return self.out(even(self.sketch(looked.vector, looked.asked.vector))), None
 
     def sketch(self, seen: Tensor, question: Tensor) -> Tensor:
         """(Q, D), (Q, D) -> (Q, width): the circular convolution of both count sketches, in float32."""
@@ -90,7 +83,7 @@ class FactorizedBilinear(nn.Module):
 
     def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
-        product = self.dropout(self.of_seen(looked.vector) * self.of_question(looked.question))  # (Q, k D)
+        product = self.dropout(self.of_seen(looked.vector) * self.of_question(looked.asked.vector))  # (Q, k D)
         return even(product.unflatten(-1, (-1, MFB_FACTORS)).sum(dim=-1)), None
 
 
@@ -103,7 +96,9 @@ class Mutan(nn.Module):
 
     def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, None]:
         """-> (Q, D)."""
-        product = torch.tanh(self.of_seen(looked.vector)) * torch.tanh(self.of_question(looked.question))  # (Q, R D)
+        product = torch.tanh(self.of_seen(looked.vector)) * torch.tanh(
+            self.of_question(looked.asked.vector)
+        )  # (Q, R D)
         return torch.tanh(product.unflatten(-1, (MUTAN_RANK, -1)).sum(dim=1)), None
 
 
@@ -121,10 +116,10 @@ class BilinearAttention(nn.Module):
 
     def forward(self, looked: Looked, inner: Inner | None = None) -> tuple[Tensor, Tensor]:
         """-> (Q, D), and where it looked, over all words: (Q, G, N'); of each word: "words_and_places" (Q, L, N')."""
-        places, words = looked.places, looked.words
+        places, words = looked.places, looked.asked.words
         weighted = self.dropout(self.key_words(words))[:, :, None] * self.score.weight  # (Q, L, G, D)
         scores = torch.einsum("qlgd,qnd->qgln", weighted, self.key_places(places)) / places.shape[-1] ** 0.5
-        allowed = looked.word_mask[:, None, :, None] & looked.mask[:, None, None]  # (Q, 1, L, N')
+        allowed = looked.asked.mask[:, None, :, None] & looked.mask[:, None, None]  # (Q, 1, L, N')
         flat = scores.masked_fill(~allowed, float("-inf")).flatten(2).softmax(-1)  # (Q, G, L N')
         alpha = flat.unflatten(-1, scores.shape[2:]).masked_fill(~allowed, 0)  # (Q, G, L, N')
         if inner is not None:
@@ -134,7 +129,7 @@ class BilinearAttention(nn.Module):
             seen = torch.einsum("qln,qnd->qld", share, self.of_places[glimpse](places))  # (Q, L, D)
             joint = (self.of_words[glimpse](words) * seen).sum(dim=1)  # (Q, D)
             words = words + self.back[glimpse](joint)[:, None]  # (Q, L, D)
-        real = looked.word_mask[..., None].to(words.dtype)  # (Q, L, 1)
+        real = looked.asked.mask[..., None].to(words.dtype)  # (Q, L, 1)
         return (words * real).sum(dim=1), alpha.sum(dim=2)
 
 

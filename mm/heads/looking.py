@@ -20,26 +20,36 @@ HEAD_DIM = 32  # channels of an attention head of mcan
 Inner: TypeAlias = dict[str, list[Tensor]]  # {what looks at what: weights of each layer}
 
 
+class Asked(NamedTuple):
+    """Q questions.
+
+    Attributes:
+        vector: (Q, D) each as a whole.
+        words: (Q, L, D) its words.
+        mask: (Q, L) bool, True = a word.
+    """
+
+    vector: Tensor
+    words: Tensor
+    mask: Tensor
+
+
 class Looked(NamedTuple):
-    """A question after it has looked.
+    """Questions after they have looked.
 
     Attributes:
         vector: (Q, D) what was seen, in one vector.
-        question: (Q, D) the question, which looking may have made more precise.
+        asked: the questions, which looking may have made more precise.
         places: (Q, N', D) what a fusion that looks for itself may look at, and mask: (Q, N').
         mask: see places.
-        words: (Q, L, D) of the question.
-        word_mask: (Q, L).
         attention: (Q, G, N) where it looked, once or several times; rows sum to 1, or are 0 where there is no place.
         all_places: `places` are those of the input; else what was seen, as one place.
     """
 
     vector: Tensor
-    question: Tensor
+    asked: Asked
     places: Tensor
     mask: Tensor
-    words: Tensor
-    word_mask: Tensor
     attention: Tensor
     all_places: bool = True
 
@@ -48,7 +58,7 @@ class Looked(NamedTuple):
         """Of two vectors (Q, D) alone: nothing was looked at."""
         nothing = vector.new_zeros(len(vector), 0, vector.shape[1])  # (Q, 0, D)
         none = nothing[..., 0].bool()  # (Q, 0)
-        return cls(vector, question, nothing, none, nothing, none, nothing)
+        return cls(vector, Asked(question, nothing, none), nothing, none, nothing)
 
 
 def attention_and_layers(choice: str) -> tuple[str, int]:
@@ -61,9 +71,45 @@ def attention_and_layers(choice: str) -> tuple[str, int]:
     known(name, ATTENTIONS, "attention")
     if not colon:
         return name, LAYERS if name in ("san", "mcan") else 1
-    if name not in ("san", "mcan") or not number.isdigit() or int(number) < 1:
-        raise ValueError(f"attention must be none, topdown, san:<layers> or mcan:<layers>, 1 or more: got {choice!r}.")
+    if name == "none" or not number.isdigit() or int(number) < 1:
+        raise ValueError(
+            f"attention must be none, topdown:<looks>, san:<layers> or mcan:<layers>, 1 or more: got {choice!r}."
+        )
     return name, int(number)
+
+
+class Normed(nn.Sequential):
+    """A linear layer, normalised to mean 0 and deviation 1."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(nn.Linear(inputs, outputs), nn.LayerNorm(outputs))
+
+
+class Evidence(nn.Module):
+    """What the products of a question with each place say, where they say it most: a maximum over places.
+
+    A look teaches a place by the place's share of it, which is 1 / N before anything is learned; the maximum teaches
+    the one place that answers for each number. Beside a look, it is what makes networks that start from nothing see
+    things at all (docs/results.md has the rows), and unlike a look it knows that nothing was found.
+
+    Args:
+        dim: D of places and question.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.of_places, self.of_question = Normed(dim, dim), Normed(dim, dim)
+        self.say = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def prepare(self, places: Tensor) -> Tensor:
+        """What can be said of the places (b, N, D) once for all questions: their keys."""
+        return self.of_places(places)  # (b, N, D)
+
+    def forward(self, keys: Tensor, mask: Tensor, question: Tensor) -> Tensor:
+        """Of keys (Q, N, D), mask (Q, N) and question (Q, D) -> (Q, D), 0 where there is no place."""
+        said = self.say(keys * self.of_question(question)[:, None])  # (Q, N, D)
+        most = said.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)  # (Q, D)
+        return most.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)  # (Q, D)
 
 
 class Stacked(nn.Module):
@@ -87,18 +133,11 @@ class Stacked(nn.Module):
         """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
         return places, self.of_places(places)  # (b, N, D), (b, N, layers * D)
 
-    def forward(
-        self,
-        prepared: tuple[Tensor, ...],
-        mask: Tensor,
-        question: Tensor,
-        words: Tensor,
-        word_mask: Tensor,
-        inner: Inner | None = None,
-    ) -> Looked:
+    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, asked: Asked, inner: Inner | None = None) -> Looked:
         """Each of (Q, ...): look `layers` times."""
         places, keys = prepared
-        maps, seen = [], question
+        question = seen = asked.vector  # (Q, D)
+        maps = []
         for layer, key in enumerate(keys.chunk(self.layers, dim=-1)):
             if layer:
                 question = question + seen  # (Q, D)
@@ -106,45 +145,41 @@ class Stacked(nn.Module):
             alpha = masked_softmax(self.score[layer](self.dropout(hidden)).squeeze(-1), mask)  # (Q, N)
             seen = torch.einsum("qn,qnd->qd", alpha.to(places.dtype), places)  # (Q, D)
             maps.append(alpha)
-        return one_place(seen, question, words, word_mask, torch.stack(maps, dim=1))
+        return one_place(seen, asked._replace(vector=question), torch.stack(maps, dim=1))
 
 
 class TopDown(nn.Module):
-    """One look (Anderson et al. 2018): the score of a place is read from the product of place and question.
+    """Looks from the question down (Anderson et al. 2018): a place's score is read from its product with the question.
 
-    The product of two ReLU layers stands for their gated tanh over both, as in the model that most others are measured
-    against (github.com/hengyuan-hu/bottom-up-attention-vqa): keys are then made once an input.
+    The product stands for their gated tanh over both, as in the model that most others are measured against
+    (github.com/hengyuan-hu/bottom-up-attention-vqa): keys are then made once an input. Both factors are normalised, so
+    that scores differ from the start.
 
     Args:
         dim: D of places and question.
+        looks: at once, each with scores of its own (Fukui et al. 2016 take two); what they see becomes one vector.
         dropout: share of the numbers of its hidden layer hidden while training.
     """
 
-    def __init__(self, dim: int, dropout: float):
+    def __init__(self, dim: int, looks: int, dropout: float):
         super().__init__()
-        self.of_places, self.of_question = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.score = nn.Linear(dim, 1, bias=False)
+        self.of_places, self.of_question = Normed(dim, dim), Normed(dim, dim)
+        self.score = nn.Linear(dim, looks, bias=False)
+        self.together = nn.Linear(looks * dim, dim) if looks > 1 else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
-        return places, functional.relu(self.of_places(places))  # (b, N, D) each
+        return places, self.of_places(places)  # (b, N, D) each
 
-    def forward(
-        self,
-        prepared: tuple[Tensor, ...],
-        mask: Tensor,
-        question: Tensor,
-        words: Tensor,
-        word_mask: Tensor,
-        inner: Inner | None = None,
-    ) -> Looked:
-        """Each of (Q, ...): look once."""
+    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, asked: Asked, inner: Inner | None = None) -> Looked:
+        """Each of (Q, ...): look."""
         places, keys = prepared
-        asked = functional.relu(self.of_question(question))[:, None]  # (Q, 1, D)
-        alpha = masked_softmax(self.score(self.dropout(keys * asked)).squeeze(-1), mask)  # (Q, N)
-        seen = torch.einsum("qn,qnd->qd", alpha.to(places.dtype), places)  # (Q, D)
-        return one_place(seen, question, words, word_mask, alpha[:, None])
+        question = self.of_question(asked.vector)[:, None]  # (Q, 1, D)
+        scores = self.score(self.dropout(keys * question)).transpose(1, 2)  # (Q, G, N)
+        alpha = masked_softmax(scores, mask[:, None])  # (Q, G, N)
+        seen = torch.einsum("qgn,qnd->qgd", alpha.to(places.dtype), places)  # (Q, G, D)
+        return one_place(self.together(seen.flatten(1)), asked, alpha)
 
 
 class CoAttention(nn.Module):
@@ -174,19 +209,11 @@ class CoAttention(nn.Module):
         """The first look of the places (b, N, D) at one another."""
         return (self.among[0](places, places, mask),)  # (b, N, D)
 
-    def forward(
-        self,
-        prepared: tuple[Tensor, ...],
-        mask: Tensor,
-        question: Tensor,
-        words: Tensor,
-        word_mask: Tensor,
-        inner: Inner | None = None,
-    ) -> Looked:
+    def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, asked: Asked, inner: Inner | None = None) -> Looked:
         """Each of (Q, ...): words in themselves, then places guided by them, then each in one vector."""
         (places,) = prepared
-        words = torch.cat([words, question[:, None]], dim=1)  # (Q, L + 1, D) the whole beside its words
-        word_mask = torch.cat([word_mask, word_mask.new_ones(len(word_mask), 1)], dim=1)  # (Q, L + 1)
+        words = torch.cat([asked.words, asked.vector[:, None]], dim=1)  # (Q, L + 1, D) the whole beside its words
+        word_mask = torch.cat([asked.mask, asked.mask.new_ones(len(words), 1)], dim=1)  # (Q, L + 1)
         for attend, feed in zip(self.encode, self.encode_feed, strict=True):
             words = feed(attend(words, words, word_mask, kept(inner, "words_to_words")))  # (Q, L + 1, D)
         words = self.norm_words(words)
@@ -197,13 +224,14 @@ class CoAttention(nn.Module):
         places = self.norm_places(places)
         if not self.reduce:
             means = masked_mean(places, mask), masked_mean(words, word_mask)  # (Q, D) each
-            return Looked(*means, places, mask, words, word_mask, mask.new_zeros(len(mask), 0, mask.shape[1]).float())
+            nowhere = mask.new_zeros(len(mask), 0, mask.shape[1]).float()  # (Q, 0, N)
+            return Looked(means[0], Asked(means[1], words, word_mask), places, mask, nowhere)
         of_words, of_places = self.reduce
         question, of_each = of_words(words, word_mask)
         if inner is not None:
             inner.setdefault("words", []).append(of_each)
         vector, alpha = of_places(places, mask)
-        return Looked(vector, question, places, mask, words, word_mask, alpha[:, None])
+        return Looked(vector, Asked(question, words, word_mask), places, mask, alpha[:, None])
 
 
 class Attend(nn.Module):
@@ -269,10 +297,10 @@ def kept(inner: Inner | None, name: str) -> list[Tensor] | None:
     return None if inner is None else inner.setdefault(name, [])
 
 
-def one_place(seen: Tensor, question: Tensor, words: Tensor, word_mask: Tensor, attention: Tensor) -> Looked:
-    """What a single look gave: to a fusion that looks for itself, what was seen is one place."""
+def one_place(seen: Tensor, asked: Asked, attention: Tensor) -> Looked:
+    """What a look gave in one vector (Q, D), which is all that a fusion that looks for itself can look at then."""
     mask = (attention.sum(dim=(1, 2)) > 0)[:, None]  # (Q, 1)
-    return Looked(seen, question, seen[:, None], mask, words, word_mask, attention, all_places=False)
+    return Looked(seen, asked, seen[:, None], mask, attention, all_places=False)
 
 
 Attention: TypeAlias = Stacked | TopDown | CoAttention
@@ -284,7 +312,7 @@ def build_attention(choice: str, dim: int, dropout: float, reduce: bool = True) 
     makers: dict[str, Callable[[], Attention | None]] = {
         "none": lambda: None,
         "san": lambda: Stacked(dim, layers, dropout),
-        "topdown": lambda: TopDown(dim, dropout),
+        "topdown": lambda: TopDown(dim, layers, dropout),
         "mcan": lambda: CoAttention(dim, layers, dropout, reduce),
     }
     return makers[name]()

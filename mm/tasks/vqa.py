@@ -136,7 +136,7 @@ def idle(cfg: VQA, attention: str) -> list[str]:
     """
     keys = ["data.eval_views", "data.eval_folds", "data.complete", "encoder.text.cache"]
     if attention == "none" and cfg.head.fusion != "ban":
-        keys.append("head.positions")
+        keys += ["head.positions", "head.evidence"]
     return keys
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mm.features import Features
 from mm.heads.answerer import Answerer, AnswererConfig
 from mm.heads.fusions import FUSIONS, MFB_FACTORS, MUTAN_RANK, build_fusion, even
-from mm.heads.looking import Attend, Looked, attention_and_layers, build_attention
+from mm.heads.looking import Asked, Attend, Evidence, Looked, attention_and_layers, build_attention
 
 ATTENTIONS = ("none", "san:1", "san:2", "topdown", "mcan:1", "mcan:2")
 EVERY = list(itertools.product(ATTENTIONS, FUSIONS))
@@ -185,11 +185,9 @@ def looked(count: int = 3, places: int = 4, words: int = 5) -> Looked:
     mask[:, 0], word_mask[:, 0] = True, True
     return Looked(
         random(count, DIM),
-        random(count, DIM),
+        Asked(random(count, DIM), random(count, words, DIM), word_mask),
         random(count, places, DIM),
         mask,
-        random(count, words, DIM),
-        word_mask,
         random(count, 0, places),
     )
 
@@ -221,7 +219,7 @@ def test_inner_products_of_sketches_are_those_of_outer_products_on_average() -> 
 @pytest.mark.parametrize("fusion", ["mfb", "mutan"])
 def test_factorised_fusions_are_sums_of_products(fusion: str) -> None:
     module, given = build_fusion(fusion, DIM, 0.0).eval(), looked()
-    seen, question = module.of_seen(given.vector), module.of_question(given.question)
+    seen, question = module.of_seen(given.vector), module.of_question(given.asked.vector)
     expected = torch.zeros(3, DIM)
     for k in range(DIM):
         if fusion == "mfb":
@@ -246,11 +244,13 @@ def test_bilinear_attention_is_a_sum_over_words_and_places() -> None:
     fused, alpha = module(given)
     for q in range(3):
         words, keys_of_words, keys = (
-            given.words[q],
-            module.key_words(given.words[q]),
+            given.asked.words[q],
+            module.key_words(given.asked.words[q]),
             module.key_places(given.places[q]),
         )
-        pairs = [(i, j) for i, j in itertools.product(range(5), range(4)) if given.word_mask[q, i] and given.mask[q, j]]
+        pairs = [
+            (i, j) for i, j in itertools.product(range(5), range(4)) if given.asked.mask[q, i] and given.mask[q, j]
+        ]
         for g in range(2):
             scores = torch.stack([(keys_of_words[i] * module.score.weight[g] * keys[j]).sum() for i, j in pairs])
             weights = (scores / DIM**0.5).softmax(0)
@@ -260,15 +260,15 @@ def test_bilinear_attention_is_a_sum_over_words_and_places() -> None:
             words = words + module.back[g](joint)
             at = torch.zeros(4).index_add(0, torch.tensor([j for _, j in pairs]), weights)
             torch.testing.assert_close(alpha[q, g], at, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(fused[q], words[given.word_mask[q]].sum(0), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(fused[q], words[given.asked.mask[q]].sum(0), atol=1e-4, rtol=1e-4)
 
 
 def test_stacked_attention_looks_again_with_what_it_saw() -> None:
     torch.manual_seed(2)
     module, given = build_attention("san:3", DIM, 0.0).eval(), looked()
-    found = module(module.prepare(given.places, given.mask), given.mask, given.question, given.words, given.word_mask)
+    found = module(module.prepare(given.places, given.mask), given.mask, given.asked)
     for q in range(3):
-        asked, real = given.question[q], given.mask[q]
+        asked, real = given.asked.vector[q], given.mask[q]
         for layer in range(3):
             keys = given.places[q][real] @ module.of_places.weight[layer * DIM : (layer + 1) * DIM].T
             hidden = (keys + module.of_question[layer](asked)).tanh()
@@ -277,29 +277,58 @@ def test_stacked_attention_looks_again_with_what_it_saw() -> None:
             seen, before = alpha @ given.places[q][real], asked
             asked = asked + seen
         torch.testing.assert_close(found.vector[q], seen)
-        torch.testing.assert_close(found.question[q], before)
+        torch.testing.assert_close(found.asked.vector[q], before)
 
 
 def test_top_down_attention_reads_scores_from_the_product_of_place_and_question() -> None:
     torch.manual_seed(2)
-    module, given = build_attention("topdown", DIM, 0.0).eval(), looked()
-    found = module(module.prepare(given.places, given.mask), given.mask, given.question, given.words, given.word_mask)
-    for q in range(3):
-        asked = module.of_question(given.question[q]).relu()
-        real = given.places[q][given.mask[q]]
-        alpha = (
-            torch.stack([module.score(module.of_places(place).relu() * asked) for place in real]).squeeze(-1).softmax(0)
-        )
-        torch.testing.assert_close(found.attention[q, 0, given.mask[q]], alpha)
-        torch.testing.assert_close(found.vector[q], alpha @ real)
+    for looks in (1, 3):
+        module, given = build_attention(f"topdown:{looks}", DIM, 0.0).eval(), looked()
+        found = module(module.prepare(given.places, given.mask), given.mask, given.asked)
+        for q in range(3):
+            asked = module.of_question(given.asked.vector[q])
+            real = given.places[q][given.mask[q]]
+            scores = torch.stack([module.score(module.of_places(place) * asked) for place in real])  # (N, G)
+            seen = []
+            for look in range(looks):
+                alpha = scores[:, look].softmax(0)
+                torch.testing.assert_close(found.attention[q, look, given.mask[q]], alpha)
+                seen.append(alpha @ real)
+            torch.testing.assert_close(found.vector[q], module.together(torch.cat(seen)))
+
+
+def test_evidence_is_the_most_that_any_place_says() -> None:
+    torch.manual_seed(2)
+    module, given = Evidence(DIM).eval(), looked()
+    mask = given.mask.clone()
+    mask[2] = False
+    said = module(module.prepare(given.places), mask, given.asked.vector)
+    for q in range(2):
+        asked = module.of_question(given.asked.vector[q])
+        each = torch.stack([module.say(module.of_places(place) * asked) for place in given.places[q][mask[q]]])
+        torch.testing.assert_close(said[q], each.amax(0))
+    assert not said[2].any(), "nothing says nothing"
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_what_is_said_anywhere_reaches_the_answer(attention: str) -> None:
+    fusion = "ban" if attention == "none" else "mul"
+    head = answerer(attention, fusion, evidence=True)
+    question, image = features(3, 6, 5, [6, 2, 4]), features(3, 5, 6, [5, 3, 1], seed=1)
+    before = head(question, {"image": image}).logits
+    noise = image._replace(map=image.map + 9 * ~image.mask[..., None])
+    torch.testing.assert_close(head(question, {"image": noise}).logits, before)
+    with torch.no_grad():
+        head.evidence.say[-1].bias += torch.arange(DIM)
+    assert (head(question, {"image": image}).logits - before).abs().amin() > 0
 
 
 def test_co_attention_is_an_encoder_of_words_and_a_decoder_of_places() -> None:
     torch.manual_seed(2)
     module, given = build_attention("mcan:2", DIM, 0.0).eval(), looked()
-    found = module(module.prepare(given.places, given.mask), given.mask, given.question, given.words, given.word_mask)
+    found = module(module.prepare(given.places, given.mask), given.mask, given.asked)
     for q in range(3):
-        words = torch.cat([given.words[q][given.word_mask[q]], given.question[q : q + 1]])[None]
+        words = torch.cat([given.asked.words[q][given.asked.mask[q]], given.asked.vector[q : q + 1]])[None]
         places = given.places[q][given.mask[q]][None]
         every, all_places = (torch.ones(x.shape[:2], dtype=torch.bool) for x in (words, places))
         for layer in range(2):
@@ -310,7 +339,7 @@ def test_co_attention_is_an_encoder_of_words_and_a_decoder_of_places() -> None:
             places = module.feed[layer](module.guided[layer](places, words, every))
         places = module.norm_places(places)[0]
         for reduce, rows, vector in (
-            (module.reduce[0], words[0], found.question),
+            (module.reduce[0], words[0], found.asked.vector),
             (module.reduce[1], places, found.vector),
         ):
             alpha = reduce.score(rows).squeeze(-1).softmax(0)
@@ -320,9 +349,9 @@ def test_co_attention_is_an_encoder_of_words_and_a_decoder_of_places() -> None:
 # What is rejected ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choice", ["san:0", "topdown:2", "none:1", "mcan:x", "san:-1", "mcan:"])
+@pytest.mark.parametrize("choice", ["san:0", "topdown:0", "none:1", "mcan:x", "san:-1", "mcan:"])
 def test_numbers_of_layers_that_there_are_not(choice: str) -> None:
-    with pytest.raises(ValueError, match="attention must be none, topdown, san:<layers> or mcan:<layers>"):
+    with pytest.raises(ValueError, match="attention must be none, topdown:<looks>, san:<layers> or mcan:<layers>"):
         attention_and_layers(choice)
 
 
