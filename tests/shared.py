@@ -52,6 +52,27 @@ def assert_same_run(out: Path, other: Path) -> None:
     assert rows[0] == rows[1]
 
 
+def by_one_and_by_two(name: str, arguments: list[str], out: Path, loss: str) -> list[list[float]]:
+    """scripts/<name>.py in one process and under torchrun in two, in OUT/one and OUT/two: the losses of their steps.
+
+    BatchNorm takes its statistics from each process's part of a batch: freeze what has it. No Java is found.
+    """
+    train = [str(ROOT / "scripts" / f"{name}.py"), *arguments, "loop.log_every=1"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    losses = []
+    for folder, command in (("one", train), ("two", [*launch, *train])):
+        done = subprocess.run(
+            [sys.executable, *command, f"out={out / folder}"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": str(out)},
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses.append([float(row[3]) for row in read_csv(out / folder / "metrics.csv") if row[2] == f"train/{loss}"])
+    return losses
+
+
 def started(name: str, arguments: list[str], out: Path) -> subprocess.Popen:
     """scripts/<name>.py in a process of its own that has saved at least one checkpoint and is not done."""
     process = subprocess.Popen(

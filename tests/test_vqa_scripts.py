@@ -14,7 +14,7 @@ from mm.data.vqa_files import read_results
 from mm.engine.log import read_csv
 from mm.tasks import vqa
 from mm.tasks.vqa import VQA
-from tests.shared import ROOT, assert_clean, assert_same_run, colours, started, weights
+from tests.shared import ROOT, assert_clean, assert_same_run, by_one_and_by_two, colours, started, weights
 
 SHAPES = ("circle", "square")
 
@@ -273,3 +273,18 @@ def test_arguments_that_do_not_go_together(script, vqa_run: Path) -> None:
         answer = script("evaluate", *arguments)
         assert answer.code == 2
         assert "required" in answer.err or "--questions is for --answers" in answer.err
+
+
+# Two processes ------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_train_what_one_trains(tiny_vqa: list[str], tmp_path: Path) -> None:
+    """One question of each picture in turn: the loss is a mean over those of each process, who must have as many."""
+    words = [*tiny_vqa, "encoder.image.freeze=true", "questions=1", "head.dropout=0"]
+    losses = by_one_and_by_two("train_vqa", words, tmp_path, "vqa/answer_loss")
+    assert len(losses[0]) == 60 and losses[1] == pytest.approx(losses[0], rel=1e-3)
+    documents = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("one", "two")]
+    for document in documents:
+        assert document["metrics"]["accuracy"] > document["controls"]["question_only"]["accuracy"]
+    answers = [read_results(tmp_path / run / "answers.json") for run in ("one", "two")]
+    assert answers[0].keys() == answers[1].keys()

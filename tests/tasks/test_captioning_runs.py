@@ -1,10 +1,7 @@
 """Captioning by two processes, with half of its encoder frozen, over padded sounds, and what its loaders are sent."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +12,11 @@ from mm import data
 from mm.config import load as read_config
 from mm.data import collate
 from mm.engine import loop
-from mm.engine.log import read_csv
 from mm.features import place_code
 from mm.tasks import captioning
 from mm.tasks.captioning import Captioning
 from mm.tasks.captioning_data import training_batches
+from tests.shared import by_one_and_by_two
 
 ROOT = Path(__file__).parents[2]
 PICTURES = "encoders.image.net."
@@ -34,25 +31,10 @@ def test_two_processes_train_what_one_trains(tiny_captioning: list[str], tmp_pat
     They have: both sentences of every picture are in a batch, of three and of four words. Pictures are frozen, for
     BatchNorm takes its statistics from each process's part.
     """
-    words = [*tiny_captioning, "encoder.image.freeze=true", "captions=2", "loop.log_every=1"]
-    train = [str(ROOT / "scripts/train_captioning.py"), *words]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, command in (("one", train), ("two", [*launch, *train])):
-        done = subprocess.run(
-            [sys.executable, *command, f"out={tmp_path / name}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": str(tmp_path)},  # no Java, whose start takes longer
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = tmp_path / "one", tmp_path / "two"
-    losses = [
-        [float(row[3]) for row in read_csv(run / "metrics.csv") if row[2] == "train/captioning/word_loss"]
-        for run in (one, two)
-    ]
+    words = [*tiny_captioning, "encoder.image.freeze=true", "captions=2"]
+    losses = by_one_and_by_two("train_captioning", words, tmp_path, "captioning/word_loss")
     assert len(losses[0]) == 60 and losses[1] == pytest.approx(losses[0], rel=1e-4)
-    documents = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
+    documents = [json.loads((run / "metrics.json").read_text()) for run in (tmp_path / "one", tmp_path / "two")]
     assert documents[1]["metrics"] == pytest.approx(documents[0]["metrics"], abs=0.05)
     for document in documents:
         assert document["metrics"]["CIDEr"] > 2 * document["controls"]["constant_caption"]["CIDEr"]

@@ -1,10 +1,7 @@
 """Whole runs of `scripts/train_retrieval.py`: what they leave, repeated, killed, stopped, and on the embedded world."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ from mm.engine.log import read_csv
 from mm.index import Index, Searcher
 from mm.tasks import retrieval
 from mm.tasks.retrieval import Retrieval
-from tests.shared import assert_same_run, colours, started, weights
+from tests.shared import assert_same_run, by_one_and_by_two, colours, started, weights
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"{a}_to_{b}" for a in data.MODALITIES for b in data.MODALITIES if a != b]
@@ -148,23 +145,9 @@ def test_the_embedded_world_from_end_to_end(script, tmp_path: Path, monkeypatch:
 def test_two_processes_train_what_one_trains(tiny: list[str], tmp_path: Path) -> None:
     """From the command to the index; frozen pictures, for BatchNorm takes its statistics from each process's part."""
     words = [*tiny, "modalities=[image,text]", "encoder.image.freeze=true", "head.pool.image=vector"]
-    words += ["loop.steps=6", "loop.log_every=1"]
-    train = [str(ROOT / "scripts/train_retrieval.py"), *words]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, command in (("one", train), ("two", [*launch, *train])):
-        done = subprocess.run(
-            [sys.executable, *command, f"out={tmp_path / name}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    words += ["loop.steps=6"]
+    losses = by_one_and_by_two("train_retrieval", words, tmp_path, "retrieval/image_text_loss")
     one, two = tmp_path / "one", tmp_path / "two"
-    losses = [
-        [float(row[3]) for row in read_csv(run / "metrics.csv") if row[2] == "train/retrieval/image_text_loss"]
-        for run in (one, two)
-    ]
     assert len(losses[0]) == 6 and losses[1] == pytest.approx(losses[0], rel=1e-4)
     models = [retrieval.load(run)[0].state_dict() for run in (one, two)]
     for name, value in models[0].items():
