@@ -43,6 +43,7 @@ class TextConfig:
 
     name: str = "gru"  # a key of mm.encoders.TEXT_ENCODERS, or "transformers:<name or folder>"
     word_dim: int = 300  # numbers of a word embedding
+    word_std: float = 0.1  # spread of the embeddings at the start: see mm.vocabulary.WORD_STD
     hidden: int = 512  # numbers of a word on the map; where both directions run, each gives half
     layers: int = 1  # of the recurrent network or transformer
     bidirectional: bool = True  # also from the last word to the first

@@ -324,6 +324,7 @@ def test_settings_of_the_loss_arrive(changed: str, value: Any) -> None:
         ("encoder.image.train_from", "layer2"),
         ("encoder.image.size", "48"),
         ("encoder.text.name", "lstm"),
+        ("encoder.text.word_std", "0.5"),
         ("encoder.text.hidden", "64"),
         ("encoder.text.layers", "2"),
         ("encoder.text.bidirectional", "false"),

@@ -14,7 +14,6 @@ from mm.heads.fusions import build_fusion
 from mm.heads.looking import (
     Asked,
     Attention,
-    Evidence,
     Inner,
     Looked,
     Normed,
@@ -60,7 +59,7 @@ class AnswererConfig:
 
     dim: int = 256  # numbers of what was seen, and of the question
     attention: str = "topdown"  # none, topdown:<looks>, san:<layers> or mcan:<layers>: see mm.heads.looking
-    evidence: bool = False  # what the place that says most says is read, too: see mm.heads.looking
+    evidence: bool = False  # of topdown: what is said most of any place is read, too
     fusion: Literal["mul", "concat", "mcb", "mfb", "mutan", "ban"] = "mul"  # see mm.heads.fusions
     positions: bool = True  # a code of where a place lies is added to it
     hidden: int = 512  # of the classifier; 0 = answers are read from what was fused by one linear layer
@@ -111,15 +110,13 @@ class Answerer(nn.Module):
         by_words = bool(contents) and (attention == "mcan" or bilinear)
         whole = not contents or attention != "none" or not bilinear
         self.of_words = nn.Linear(question[0], dim) if by_words else None
-        whole = whole or settings.evidence
         self.of_question = Normed(question[1], dim) if whole else None
         self.attention: Attention | None = None
         self.fusion: nn.Module | None = None
         if contents:  # else it is question-only
-            self.attention = build_attention(settings.attention, dim, dropout, not bilinear)
+            self.attention = build_attention(settings.attention, dim, dropout, not bilinear, settings.evidence)
             self.fusion = build_fusion(settings.fusion, dim, dropout)
-        self.evidence = Evidence(dim) if contents and by_places and settings.evidence else None
-        width = 2 * dim if self.evidence else dim
+        width = 2 * dim if contents and attention == "topdown" and settings.evidence else dim
         layers: list[nn.Module] = [nn.Dropout(dropout)]
         if settings.hidden:
             layers += [nn.Linear(width, settings.hidden), nn.ReLU(), nn.Dropout(dropout)]
@@ -153,14 +150,14 @@ class Answerer(nn.Module):
             looked = Looked.of_vectors(self.whole(asked, contents, rows), asked)
             return Scored(self.classify(self.fusion(looked)[0]), None, {})
         words = words if self.of_words is None else self.of_words(words)  # (Q, L, dim)
-        looked, said, places = self.look(Asked(asked, words, question.mask), contents, rows, inner)
+        looked, places = self.look(Asked(asked, words, question.mask), contents, rows, inner)
         fused, alpha = self.fusion(looked, inner)  # (Q, dim), (Q, G', N') of a fusion that looks for itself
         if alpha is None or not looked.all_places:
             alpha = looked.attention
         else:
             alpha = torch.cat([looked.attention, alpha], dim=1)  # (Q, G, N)
-        if said is not None:
-            fused = torch.cat([fused, said], dim=1)  # (Q, 2 dim)
+        if looked.evidence is not None:
+            fused = torch.cat([fused, looked.evidence], dim=1)  # (Q, 2 dim)
         return Scored(self.classify(fused), alpha, places)
 
     def whole(self, asked: Tensor, contents: Mapping[str, Features], rows: Mapping[str, Tensor]) -> Tensor:
@@ -177,14 +174,14 @@ class Answerer(nn.Module):
         contents: Mapping[str, Features],
         rows: Mapping[str, Tensor],
         inner: Inner | None,
-    ) -> tuple[Looked, Tensor | None, dict[str, int]]:
-        """What questions see at the places of what they are about, the evidence, and each modality's places."""
+    ) -> tuple[Looked, dict[str, int]]:
+        """What questions see at the places of what they are about, and how many places each modality has."""
         parts, masks, sizes = [], [], {}
         for name, features in contents.items():
             places = self.of_places[name](features.map)  # (b, N_m, dim)
             if name in self.position:
                 places = places + self.position[name](place_code(features).to(places.dtype))  # (b, N_m, dim)
-            prepared = self.prepare(places, features.mask)
+            prepared = self.attention.prepare(places, features.mask) if self.attention else (places,)
             of = rows[name].clamp_min(0)  # (Q,)
             parts.append([tensor[of] for tensor in prepared])
             masks.append(features.mask[of] & (rows[name] >= 0)[:, None])  # (Q, N_m)
@@ -192,19 +189,11 @@ class Answerer(nn.Module):
         if not parts:  # no question is about anything: they all see the same padding
             place = asked.vector.new_zeros(1, 1, self.dim)  # (1, 1, dim)
             mask = torch.zeros(len(asked.vector), 1, dtype=torch.bool, device=place.device)  # (Q, 1)
-            parts, masks = [[tensor.expand(len(mask), -1, -1) for tensor in self.prepare(place, mask[:1])]], [mask]
-        together = [torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)]  # (Q, N, ...)
+            prepared = self.attention.prepare(place, mask[:1]) if self.attention else (place,)
+            parts, masks = [[tensor.expand(len(mask), -1, -1) for tensor in prepared]], [mask]
+        together = tuple(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))  # (Q, N, ...)
         mask = torch.cat(masks, dim=1)  # (Q, N)
-        said = None
-        if self.evidence:
-            *together, keys = together
-            said = self.evidence(keys, mask, asked.vector)  # (Q, dim)
         if self.attention is None:
             nowhere = together[0].new_zeros(len(mask), 0, mask.shape[1])  # (Q, 0, N)
-            return Looked(masked_mean(together[0], mask), asked, together[0], mask, nowhere), said, sizes
-        return self.attention(tuple(together), mask, asked, inner), said, sizes
-
-    def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """What is made of places (b, N, dim) once for all questions."""
-        prepared = self.attention.prepare(places, mask) if self.attention else (places,)
-        return (*prepared, self.evidence.prepare(places)) if self.evidence else prepared
+            return Looked(masked_mean(together[0], mask), asked, together[0], mask, nowhere), sizes
+        return self.attention(together, mask, asked, inner), sizes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import masked_mean, masked_softmax
+from mm.features import masked_max, masked_mean, masked_softmax
 from mm.naming import known
 
 ATTENTIONS = ("none", "san", "topdown", "mcan")
@@ -44,6 +44,7 @@ class Looked(NamedTuple):
         mask: see places.
         attention: (Q, G, N) where it looked, once or several times; rows sum to 1, or are 0 where there is no place.
         all_places: `places` are those of the input; else what was seen, as one place.
+        evidence: (Q, D) see `TopDown`.
     """
 
     vector: Tensor
@@ -52,6 +53,7 @@ class Looked(NamedTuple):
     mask: Tensor
     attention: Tensor
     all_places: bool = True
+    evidence: Tensor | None = None
 
     @classmethod
     def of_vectors(cls, vector: Tensor, question: Tensor) -> Looked:
@@ -83,33 +85,6 @@ class Normed(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(nn.Linear(inputs, outputs), nn.LayerNorm(outputs))
-
-
-class Evidence(nn.Module):
-    """What the products of a question with each place say, where they say it most: a maximum over places.
-
-    A look teaches a place by the place's share of it, which is 1 / N before anything is learned; the maximum teaches
-    the one place that answers for each number. Beside a look, it is what makes networks that start from nothing see
-    things at all (docs/results.md has the rows), and unlike a look it knows that nothing was found.
-
-    Args:
-        dim: D of places and question.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.of_places, self.of_question = Normed(dim, dim), Normed(dim, dim)
-        self.say = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-
-    def prepare(self, places: Tensor) -> Tensor:
-        """What can be said of the places (b, N, D) once for all questions: their keys."""
-        return self.of_places(places)  # (b, N, D)
-
-    def forward(self, keys: Tensor, mask: Tensor, question: Tensor) -> Tensor:
-        """Of keys (Q, N, D), mask (Q, N) and question (Q, D) -> (Q, D), 0 where there is no place."""
-        said = self.say(keys * self.of_question(question)[:, None])  # (Q, N, D)
-        most = said.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)  # (Q, D)
-        return most.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)  # (Q, D)
 
 
 class Stacked(nn.Module):
@@ -155,18 +130,25 @@ class TopDown(nn.Module):
     (github.com/hengyuan-hu/bottom-up-attention-vqa): keys are then made once an input. Both factors are normalised, so
     that scores differ from the start.
 
+    With `evidence` two layers say something of each product, and what is said most of any place is kept beside what
+    was seen. A look teaches a place by the place's share of it, which is 1 / N before anything is learned; a maximum
+    teaches the one place that answers for a number. Networks that start from nothing see things sooner with it
+    (docs/results.md), and unlike a look it knows that nothing was found.
+
     Args:
         dim: D of places and question.
         looks: at once, each with scores of its own (Fukui et al. 2016 take two); what they see becomes one vector.
         dropout: share of the numbers of its hidden layer hidden while training.
+        evidence: see above.
     """
 
-    def __init__(self, dim: int, looks: int, dropout: float):
+    def __init__(self, dim: int, looks: int, dropout: float, evidence: bool = False):
         super().__init__()
         self.of_places, self.of_question = Normed(dim, dim), Normed(dim, dim)
         self.score = nn.Linear(dim, looks, bias=False)
         self.together = nn.Linear(looks * dim, dim) if looks > 1 else nn.Identity()
         self.dropout = nn.Dropout(dropout)
+        self.say = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) if evidence else None
 
     def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
@@ -175,11 +157,11 @@ class TopDown(nn.Module):
     def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, asked: Asked, inner: Inner | None = None) -> Looked:
         """Each of (Q, ...): look."""
         places, keys = prepared
-        question = self.of_question(asked.vector)[:, None]  # (Q, 1, D)
-        scores = self.score(self.dropout(keys * question)).transpose(1, 2)  # (Q, G, N)
-        alpha = masked_softmax(scores, mask[:, None])  # (Q, G, N)
+        product = self.dropout(keys * self.of_question(asked.vector)[:, None])  # (Q, N, D)
+        alpha = masked_softmax(self.score(product).transpose(1, 2), mask[:, None])  # (Q, G, N)
         seen = torch.einsum("qgn,qnd->qgd", alpha.to(places.dtype), places)  # (Q, G, D)
-        return one_place(self.together(seen.flatten(1)), asked, alpha)
+        looked = one_place(self.together(seen.flatten(1)), asked, alpha)
+        return looked._replace(evidence=masked_max(self.say(product), mask)) if self.say else looked
 
 
 class CoAttention(nn.Module):
@@ -306,13 +288,15 @@ def one_place(seen: Tensor, asked: Asked, attention: Tensor) -> Looked:
 Attention: TypeAlias = Stacked | TopDown | CoAttention
 
 
-def build_attention(choice: str, dim: int, dropout: float, reduce: bool = True) -> Attention | None:
-    """What `choice` names; None for "none". `reduce` is False for a fusion that looks itself."""
+def build_attention(
+    choice: str, dim: int, dropout: float, reduce: bool = True, evidence: bool = False
+) -> Attention | None:
+    """What `choice` names; None for "none". `reduce` is False for a fusion that looks itself, `evidence` of topdown."""
     name, layers = attention_and_layers(choice)
     makers: dict[str, Callable[[], Attention | None]] = {
         "none": lambda: None,
         "san": lambda: Stacked(dim, layers, dropout),
-        "topdown": lambda: TopDown(dim, layers, dropout),
+        "topdown": lambda: TopDown(dim, layers, dropout, evidence),
         "mcan": lambda: CoAttention(dim, layers, dropout, reduce),
     }
     return makers[name]()

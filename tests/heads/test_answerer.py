@@ -9,7 +9,7 @@ from torch import Tensor
 from mm.features import Features
 from mm.heads.answerer import Answerer, AnswererConfig
 from mm.heads.fusions import FUSIONS, MFB_FACTORS, MUTAN_RANK, build_fusion, even
-from mm.heads.looking import Asked, Attend, Evidence, Looked, attention_and_layers, build_attention
+from mm.heads.looking import Asked, Attend, Looked, attention_and_layers, build_attention
 
 ATTENTIONS = ("none", "san:1", "san:2", "topdown", "mcan:1", "mcan:2")
 EVERY = list(itertools.product(ATTENTIONS, FUSIONS))
@@ -297,29 +297,27 @@ def test_top_down_attention_reads_scores_from_the_product_of_place_and_question(
             torch.testing.assert_close(found.vector[q], module.together(torch.cat(seen)))
 
 
-def test_evidence_is_the_most_that_any_place_says() -> None:
+def test_evidence_is_the_most_that_is_said_of_any_place() -> None:
     torch.manual_seed(2)
-    module, given = Evidence(DIM).eval(), looked()
+    module, given = build_attention("topdown:2", DIM, 0.0, evidence=True).eval(), looked()
     mask = given.mask.clone()
     mask[2] = False
-    said = module(module.prepare(given.places), mask, given.asked.vector)
+    found = module(module.prepare(given.places, mask), mask, given.asked)
     for q in range(2):
         asked = module.of_question(given.asked.vector[q])
         each = torch.stack([module.say(module.of_places(place) * asked) for place in given.places[q][mask[q]]])
-        torch.testing.assert_close(said[q], each.amax(0))
-    assert not said[2].any(), "nothing says nothing"
+        torch.testing.assert_close(found.evidence[q], each.amax(0))
+    assert not found.evidence[2].any(), "of nothing, nothing is said"
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_what_is_said_anywhere_reaches_the_answer(attention: str) -> None:
-    fusion = "ban" if attention == "none" else "mul"
-    head = answerer(attention, fusion, evidence=True)
+def test_what_is_said_of_a_place_reaches_the_answer() -> None:
+    head = answerer("topdown", evidence=True)
     question, image = features(3, 6, 5, [6, 2, 4]), features(3, 5, 6, [5, 3, 1], seed=1)
     before = head(question, {"image": image}).logits
     noise = image._replace(map=image.map + 9 * ~image.mask[..., None])
     torch.testing.assert_close(head(question, {"image": noise}).logits, before)
     with torch.no_grad():
-        head.evidence.say[-1].bias += torch.arange(DIM)
+        head.attention.say[-1].bias += torch.arange(DIM)
     assert (head(question, {"image": image}).logits - before).abs().amin() > 0
 
 
