@@ -195,8 +195,6 @@ OF_THE_CAPTIONER = [  # (what must be set too, key, another value than that of t
     ("", "head.positions", "false"),
     ("", "head.word_dim", "24"),
     ("", "head.hidden", "40"),
-    ("", "head.hidden", "0"),
-    ("", "head.evidence", "true"),
     ("", "head.dropout", "0.25"),
     ("head.attention=hard", "head.hard_test", "expected"),
     ("head.attention=hard", "head.hard_expected", "0"),
