@@ -51,8 +51,9 @@ def main() -> None:
     parser.add_argument("--write", metavar="F.json", help="keep what a run says, in the official results format")
     parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
-    pairs = ((arguments.captions, arguments.references), (arguments.answers, arguments.annotations))
-    if any(bool(said) != bool(true) for said, true in pairs) or sum(map(bool, (arguments.run, *dict(pairs)))) != 1:
+    given = {name for name, value in vars(arguments).items() if value}
+    said = given & {"run", "captions", "references", "answers", "annotations"}
+    if said not in ({"run"}, {"captions", "references"}, {"answers", "annotations"}):
         parser.error(
             "a run folder is required, or --captions and --references, or --answers and --annotations, which take no "
             "settings"

@@ -5,13 +5,12 @@ Formats: the COCO caption evaluation server (Chen et al. 2015) and Karpathy's `d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mm.data.item import parts
-from mm.files import write_json
+from mm.files import read_json, write_json
 from mm.naming import hint
 
 Id: TypeAlias = int | str
@@ -40,7 +39,7 @@ def read_results(path: str | Path) -> dict[Id, str]:
         ValueError: it is damaged or empty, an entry is no {"image_id": ..., "caption": ...}, or an image comes twice.
     """
     path = Path(path)
-    rows = _json(path)
+    rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         got = "an empty list" if rows == [] else type(rows).__name__
         raise ValueError(f'{path} must hold a list of {{"image_id": ..., "caption": ...}}, at least one: got {got}.')
@@ -75,7 +74,7 @@ def read_references(path: str | Path, split: str = "test") -> dict[Id, list[str]
     """
     path = Path(path)
     wanted = {*parts(split), *(["restval"] if "train" in parts(split) else [])}
-    content = _json(path)
+    content = read_json(path)
     listed = content.get("images") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         references = _of_coco(listed, content["annotations"], path)
@@ -192,10 +191,3 @@ def _not_empty(caption: str, where: str) -> str:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and brackets without end
-        raise ValueError(f"{path} must be JSON in UTF-8: {error}. Write or fetch it anew.") from error
