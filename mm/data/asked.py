@@ -16,7 +16,7 @@ from mm.data.voices import sound
 from mm.naming import known
 
 SOUNDING = 0.5  # share of the scenes that are heard, in which one thing sounds
-ABOUT = 2  # questions of the types of `mm.data.questions.ASKERS` a scene
+ABOUT = 4  # questions of the types of `mm.data.questions.ASKERS` a scene: one of each
 _WORLD = World()  # of the default difficulty
 _STREAM = 4  # questions draw from chance of their own: (seed, split, index, 4 or more)
 

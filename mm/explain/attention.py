@@ -170,7 +170,8 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
             down = _draw_row(axes, _checked(row), column * width, down, width, mode) + 2 * MARGIN_IN
         lowest = max(lowest, down)
     down, width = lowest, width * columns
-    axes.text(MARGIN_IN, down, f"{mode} over the cells; light relative to each word's brightest place", **TEXT)
+    if longest:
+        axes.text(MARGIN_IN, down, f"{mode} over the cells; light relative to each word's brightest place", **TEXT)
     height = down + MARGIN_IN
     if height * DPI > HIGHEST_PX:
         raise ValueError(

@@ -17,6 +17,7 @@ from mm.heads.looking import (
     Inner,
     Looked,
     Normed,
+    Whereabouts,
     attention_and_layers,
     build_attention,
 )
@@ -61,7 +62,7 @@ class AnswererConfig:
     attention: str = "topdown"  # none, topdown:<looks>, san:<layers> or mcan:<layers>: see mm.heads.looking
     evidence: bool = False  # of topdown: what is said most of any place is read, too
     fusion: Literal["mul", "concat", "mcb", "mfb", "mutan", "ban"] = "mul"  # see mm.heads.fusions
-    positions: bool = True  # a code of where a place lies is added to it
+    positions: bool = True  # a code of where a place lies is added to it, and where questions looked is read
     hidden: int = 512  # of the classifier; 0 = answers are read from what was fused by one linear layer
     dropout: float = 0.1  # share of the numbers hidden while training, before the classifier and in attention
 
@@ -94,7 +95,7 @@ class Answerer(nn.Module):
             raise ValueError("an answerer needs answers to choose from: got none.")
         dim, dropout = settings.dim, settings.dropout
         self.answers, self.dim = list(answers), dim
-        attention, _ = attention_and_layers(settings.attention)
+        attention, layers = attention_and_layers(settings.attention)
         bilinear = settings.fusion == "ban"  # looks itself, at words and places
         by_places = attention != "none" or bilinear
         self.of_places = nn.ModuleDict()
@@ -107,7 +108,7 @@ class Answerer(nn.Module):
                     self.position[modality] = nn.Linear(4 * WAVES, dim, bias=False)
             else:
                 self.of_vector[modality] = nn.Sequential(nn.LayerNorm(vector_width), nn.Linear(vector_width, dim))
-        by_words = bool(contents) and (attention == "mcan" or bilinear)
+        by_words = bool(contents) and (attention == "mcan" or bilinear or (attention == "topdown" and layers > 1))
         whole = not contents or attention != "none" or not bilinear
         self.of_words = nn.Linear(question[0], dim) if by_words else None
         self.of_question = Normed(question[1], dim) if whole else None
@@ -116,11 +117,14 @@ class Answerer(nn.Module):
         if contents:  # else it is question-only
             self.attention = build_attention(settings.attention, dim, dropout, not bilinear, settings.evidence)
             self.fusion = build_fusion(settings.fusion, dim, dropout)
-        width = 2 * dim if contents and attention == "topdown" and settings.evidence else dim
-        layers: list[nn.Module] = [nn.Dropout(dropout)]
+        looks = {"none": 0, "mcan": 0 if bilinear else 1}.get(attention, layers)
+        self.whereabouts = Whereabouts(contents, looks, dim) if contents and looks and settings.positions else None
+        evidence = bool(contents) and attention == "topdown" and settings.evidence
+        width = dim * (1 + evidence + (self.whereabouts is not None))
+        stages: list[nn.Module] = [nn.Dropout(dropout)]
         if settings.hidden:
-            layers += [nn.Linear(width, settings.hidden), nn.ReLU(), nn.Dropout(dropout)]
-        self.classify = nn.Sequential(*layers, nn.Linear(settings.hidden or width, len(self.answers)))
+            stages += [nn.Linear(width, settings.hidden), nn.ReLU(), nn.Dropout(dropout)]
+        self.classify = nn.Sequential(*stages, nn.Linear(settings.hidden or width, len(self.answers)))
 
     def forward(
         self,
@@ -150,15 +154,19 @@ class Answerer(nn.Module):
             looked = Looked.of_vectors(self.whole(asked, contents, rows), asked)
             return Scored(self.classify(self.fusion(looked)[0]), None, {})
         words = words if self.of_words is None else self.of_words(words)  # (Q, L, dim)
-        looked, places = self.look(Asked(asked, words, question.mask), contents, rows, inner)
+        looked, codes = self.look(Asked(asked, words, question.mask), contents, rows, inner)
         fused, alpha = self.fusion(looked, inner)  # (Q, dim), (Q, G', N') of a fusion that looks for itself
         if alpha is None or not looked.all_places:
             alpha = looked.attention
         else:
             alpha = torch.cat([looked.attention, alpha], dim=1)  # (Q, G, N)
+        found = [fused]
         if looked.evidence is not None:
-            fused = torch.cat([fused, looked.evidence], dim=1)  # (Q, 2 dim)
-        return Scored(self.classify(fused), alpha, places)
+            found.append(looked.evidence)
+        if self.whereabouts:
+            found.append(self.whereabouts(looked.attention, codes, asked))
+        places = {name: code.shape[1] for name, code in codes.items()}
+        return Scored(self.classify(torch.cat(found, dim=1)), alpha, places)
 
     def whole(self, asked: Tensor, contents: Mapping[str, Features], rows: Mapping[str, Tensor]) -> Tensor:
         """(Q, dim) the vectors of what each question is about, added up."""
@@ -174,18 +182,18 @@ class Answerer(nn.Module):
         contents: Mapping[str, Features],
         rows: Mapping[str, Tensor],
         inner: Inner | None,
-    ) -> tuple[Looked, dict[str, int]]:
-        """What questions see at the places of what they are about, and how many places each modality has."""
-        parts, masks, sizes = [], [], {}
+    ) -> tuple[Looked, dict[str, Tensor]]:
+        """What questions see at the places of what they are about, and the codes of those: (Q, N_m, 4 WAVES)."""
+        parts, masks, codes = [], [], {}
         for name, features in contents.items():
-            places = self.of_places[name](features.map)  # (b, N_m, dim)
+            places, code = self.of_places[name](features.map), place_code(features)  # (b, N_m, dim), (b, N_m, 4 WAVES)
             if name in self.position:
-                places = places + self.position[name](place_code(features).to(places.dtype))  # (b, N_m, dim)
+                places = places + self.position[name](code.to(places.dtype))  # (b, N_m, dim)
             prepared = self.attention.prepare(places, features.mask) if self.attention else (places,)
             of = rows[name].clamp_min(0)  # (Q,)
             parts.append([tensor[of] for tensor in prepared])
             masks.append(features.mask[of] & (rows[name] >= 0)[:, None])  # (Q, N_m)
-            sizes[name] = places.shape[1]
+            codes[name] = code[of]  # (Q, N_m, 4 WAVES)
         if not parts:  # no question is about anything: they all see the same padding
             place = asked.vector.new_zeros(1, 1, self.dim)  # (1, 1, dim)
             mask = torch.zeros(len(asked.vector), 1, dtype=torch.bool, device=place.device)  # (Q, 1)
@@ -195,5 +203,5 @@ class Answerer(nn.Module):
         mask = torch.cat(masks, dim=1)  # (Q, N)
         if self.attention is None:
             nowhere = together[0].new_zeros(len(mask), 0, mask.shape[1])  # (Q, 0, N)
-            return Looked(masked_mean(together[0], mask), asked, together[0], mask, nowhere), sizes
-        return self.attention(together, mask, asked, inner), sizes
+            return Looked(masked_mean(together[0], mask), asked, together[0], mask, nowhere), codes
+        return self.attention(together, mask, asked, inner), codes

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import masked_max, masked_mean, masked_softmax
+from mm.features import WAVES, masked_max, masked_mean, masked_softmax
 from mm.naming import known
 
 ATTENTIONS = ("none", "san", "topdown", "mcan")
 LAYERS = 2  # of san and mcan, where no number is said
 HEAD_DIM = 32  # channels of an attention head of mcan
+LEAN = 3.0  # of the first and the last look to the ends of a question, as a difference of scores from its middle
 
 
 Inner: TypeAlias = dict[str, list[Tensor]]  # {what looks at what: weights of each layer}
@@ -130,25 +131,34 @@ class TopDown(nn.Module):
     (github.com/hengyuan-hu/bottom-up-attention-vqa): keys are then made once an input. Both factors are normalised, so
     that scores differ from the start.
 
+    One look asks with the whole question. Several ask with words of their own, as Yu et al. 2018 (MAttNet) read
+    phrases: which words are worth asking with is learned for all looks together, and each leans to words of another
+    part of the question. Else all looks of "is the red star left of the blue circle?" see the same mixture of things.
+
     With `evidence` two layers say something of each product, and what is said most of any place is kept beside what
     was seen. A look teaches a place by the place's share of it, which is 1 / N before anything is learned; a maximum
     teaches the one place that answers for a number. Networks that start from nothing see things sooner with it
     (docs/results.md), and unlike a look it knows that nothing was found.
 
     Args:
-        dim: D of places and question.
-        looks: at once, each with scores of its own (Fukui et al. 2016 take two); what they see becomes one vector.
-        dropout: share of the numbers of its hidden layer hidden while training.
+        dim: D of places, words and question.
+        looks: at once; what they see becomes one vector.
+        dropout: share of the numbers that it asks with hidden while training.
         evidence: see above.
     """
 
     def __init__(self, dim: int, looks: int, dropout: float, evidence: bool = False):
         super().__init__()
-        self.of_places, self.of_question = Normed(dim, dim), Normed(dim, dim)
-        self.score = nn.Linear(dim, looks, bias=False)
-        self.together = nn.Linear(looks * dim, dim) if looks > 1 else nn.Identity()
+        self.of_places, self.score = Normed(dim, dim), nn.Linear(dim, 1, bias=False)
+        if looks == 1 or evidence:
+            self.of_question = Normed(dim, dim)
         self.dropout = nn.Dropout(dropout)
-        self.say = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) if evidence else None
+        self.say = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim)) if evidence else None
+        if looks > 1:
+            self.pick, self.of_words = nn.Linear(dim, 1, bias=False), Normed(dim, dim)
+            self.lean = nn.Parameter(torch.linspace(-LEAN, LEAN, looks))
+            self.together = nn.Linear(looks * dim, dim)
+        self.looks = looks
 
     def prepare(self, places: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """What can be said of the places (b, N, D) once for all questions: themselves and their keys."""
@@ -157,11 +167,53 @@ class TopDown(nn.Module):
     def forward(self, prepared: tuple[Tensor, ...], mask: Tensor, asked: Asked, inner: Inner | None = None) -> Looked:
         """Each of (Q, ...): look."""
         places, keys = prepared
-        product = self.dropout(keys * self.of_question(asked.vector)[:, None])  # (Q, N, D)
-        alpha = masked_softmax(self.score(product).transpose(1, 2), mask[:, None])  # (Q, G, N)
-        seen = torch.einsum("qgn,qnd->qgd", alpha.to(places.dtype), places)  # (Q, G, D)
-        looked = one_place(self.together(seen.flatten(1)), asked, alpha)
-        return looked._replace(evidence=masked_max(self.say(product), mask)) if self.say else looked
+        asking = self.phrases(asked, inner) if self.looks > 1 else self.of_question(asked.vector)[:, None]  # (Q, G, D)
+        scores = torch.einsum("qgd,qnd->qgn", self.dropout(asking) * self.score.weight, keys)
+        alpha = masked_softmax(scores, mask[:, None])  # (Q, G, N)
+        seen = torch.einsum("qgn,qnd->qgd", alpha.to(places.dtype), places).flatten(1)  # (Q, G D)
+        looked = one_place(self.together(seen) if self.looks > 1 else seen, asked, alpha)
+        if self.say is None:
+            return looked
+        said = self.say(keys * self.of_question(asked.vector)[:, None])  # (Q, N, D)
+        return looked._replace(evidence=masked_max(said, mask))
+
+    def phrases(self, asked: Asked, inner: Inner | None) -> Tensor:
+        """What each look asks with: (Q, G, D), a weighted mean of the words."""
+        last = (asked.mask.sum(dim=1, keepdim=True) - 1).clamp_min(1)  # (Q, 1)
+        order = torch.arange(asked.mask.shape[1], device=last.device) / last * 2 - 1  # (Q, L) from -1 to 1
+        scores = self.pick(asked.words).transpose(1, 2) + self.lean[:, None] * order[:, None]  # (Q, G, L)
+        share = masked_softmax(scores, asked.mask[:, None])  # (Q, G, L)
+        if inner is not None:
+            inner.setdefault("looks_to_words", []).append(share)
+        return self.of_words(torch.einsum("qgl,qld->qgd", share.to(asked.words.dtype), asked.words))  # (Q, G, D)
+
+
+class Whereabouts(nn.Module):
+    """Where questions looked, times the question: the codes of place that each look saw on average.
+
+    They lie among what was seen, too, where colours and shapes, once learned, drown them: "left of" stays at chance.
+
+    Args:
+        modalities: that have places.
+        looks: G.
+        dim: D of the question, and of the result.
+    """
+
+    def __init__(self, modalities: Iterable[str], looks: int, dim: int):
+        super().__init__()
+        numbers = looks * (4 * WAVES + 1)  # the code, and the share of the look that the modality had
+        self.of_codes = nn.ModuleDict({name: nn.Linear(numbers, dim, bias=False) for name in modalities})
+        self.norm, self.of_question = nn.LayerNorm(dim), Normed(dim, dim)
+
+    def forward(self, attention: Tensor, codes: Mapping[str, Tensor], question: Tensor) -> Tensor:
+        """Of attention (Q, G, N), codes {modality: (Q, N_m, 4 WAVES)} along N, question (Q, D) -> (Q, D)."""
+        total, start = torch.zeros_like(question), 0
+        for name, code in codes.items():
+            share = attention[..., start : start + code.shape[1]]  # (Q, G, N_m)
+            mean = torch.einsum("qgn,qnc->qgc", share, code.to(share.dtype))  # (Q, G, 4 WAVES)
+            total = total + self.of_codes[name](torch.cat([mean, share.sum(-1, keepdim=True)], dim=-1).flatten(1))
+            start += code.shape[1]
+        return self.norm(total) * self.of_question(question)  # (Q, D)
 
 
 class CoAttention(nn.Module):

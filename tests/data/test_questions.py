@@ -142,7 +142,10 @@ def test_every_form_of_words_is_asked_often(cases: list[Case]) -> None:
     forms = Counter(form_of(case.asked.text)[0] for case in cases)
     assert set(forms) == set(FORMS) and min(forms.values()) >= 150
     kinds = Counter(case.asked.type for case in cases if len(case.heard) == 0 or case.asked.type != "sound")
-    assert set(kinds) == set(TYPES) - {"sound"} and min(kinds.values()) > 0.8 * max(kinds.values())
+    assert set(kinds) == set(TYPES) - {"sound"}
+    of_made, of_any = ([kinds[kind] for kind in TYPES if (kind in ASKERS) == any_ and kinds[kind]] for any_ in (0, 1))
+    assert min(of_made) > 0.8 * max(of_made) and min(of_any) > 0.8 * max(of_any)
+    assert 1.5 * max(of_made) < min(of_any) < 2.5 * min(of_made), "a scene is made for one of two, and asked all four"
 
 
 def test_articles_fit_the_word_behind_them(cases: list[Case]) -> None:

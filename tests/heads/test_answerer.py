@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mm.features import Features
+from mm.features import WAVES, Features
 from mm.heads.answerer import Answerer, AnswererConfig
 from mm.heads.fusions import FUSIONS, MFB_FACTORS, MUTAN_RANK, build_fusion, even
-from mm.heads.looking import Asked, Attend, Looked, attention_and_layers, build_attention
+from mm.heads.looking import LEAN, Asked, Attend, Looked, Whereabouts, attention_and_layers, build_attention
 
-ATTENTIONS = ("none", "san:1", "san:2", "topdown", "mcan:1", "mcan:2")
+ATTENTIONS = ("none", "san:1", "san:2", "topdown", "topdown:2", "mcan:1", "mcan:2")
 EVERY = list(itertools.product(ATTENTIONS, FUSIONS))
 DIM = 32
 
@@ -102,7 +102,8 @@ def test_attention_sums_to_one_and_is_zero_at_padding(attention: str, fusion: st
     assert (alpha.transpose(1, 2)[mask] > 0).all()
     kind = attention.split(":")[0]
     own = 2 * (fusion == "ban" and kind in ("none", "mcan"))  # glimpses of a fusion that looks itself
-    looks = {"none": 0, "topdown": 1, "mcan": not own}.get(kind, int(attention[-1]) if kind == "san" else 0)
+    number = int(attention[-1]) if attention[-1].isdigit() else 1
+    looks = {"none": 0, "mcan": not own}.get(kind, number)
     assert alpha.shape[1] == looks + own
 
 
@@ -282,19 +283,57 @@ def test_stacked_attention_looks_again_with_what_it_saw() -> None:
 
 def test_top_down_attention_reads_scores_from_the_product_of_place_and_question() -> None:
     torch.manual_seed(2)
-    for looks in (1, 3):
-        module, given = build_attention(f"topdown:{looks}", DIM, 0.0).eval(), looked()
-        found = module(module.prepare(given.places, given.mask), given.mask, given.asked)
-        for q in range(3):
-            asked = module.of_question(given.asked.vector[q])
-            real = given.places[q][given.mask[q]]
-            scores = torch.stack([module.score(module.of_places(place) * asked) for place in real])  # (N, G)
-            seen = []
-            for look in range(looks):
-                alpha = scores[:, look].softmax(0)
-                torch.testing.assert_close(found.attention[q, look, given.mask[q]], alpha)
-                seen.append(alpha @ real)
-            torch.testing.assert_close(found.vector[q], module.together(torch.cat(seen)))
+    module, given = build_attention("topdown", DIM, 0.0).eval(), looked()
+    found = module(module.prepare(given.places, given.mask), given.mask, given.asked)
+    for q in range(3):
+        asked = module.of_question(given.asked.vector[q])
+        real = given.places[q][given.mask[q]]
+        alpha = torch.stack([module.score(module.of_places(place) * asked) for place in real]).squeeze(-1).softmax(0)
+        torch.testing.assert_close(found.attention[q, 0, given.mask[q]], alpha)
+        torch.testing.assert_close(found.vector[q], alpha @ real)
+
+
+def test_several_looks_ask_with_words_of_their_own() -> None:
+    torch.manual_seed(2)
+    module, given = build_attention("topdown:3", DIM, 0.0).eval(), looked()
+    given = given._replace(asked=given.asked._replace(mask=torch.arange(5) < torch.tensor([5, 3, 1])[:, None]))
+    inner: dict[str, list[Tensor]] = {}
+    found = module(module.prepare(given.places, given.mask), given.mask, given.asked, inner)
+    (shares,) = inner["looks_to_words"]
+    for q, length in enumerate((5, 3, 1)):
+        words, real, seen = given.asked.words[q, :length], given.places[q][given.mask[q]], []
+        for look, lean in enumerate((-LEAN, 0.0, LEAN)):
+            order = [2 * k / max(length - 1, 1) - 1 for k in range(length)]
+            share = torch.stack([module.pick(words[k])[0] + lean * order[k] for k in range(length)]).softmax(0)
+            torch.testing.assert_close(shares[q, look, :length], share)
+            asking = module.of_words(share @ words)
+            alpha = torch.stack([module.score(module.of_places(place) * asking) for place in real])[:, 0].softmax(0)
+            torch.testing.assert_close(found.attention[q, look, given.mask[q]], alpha)
+            seen.append(alpha @ real)
+        torch.testing.assert_close(found.vector[q], module.together(torch.cat(seen)))
+    flat = build_attention("topdown:2", DIM, 0.0)
+    with torch.no_grad():
+        flat.pick.weight.zero_()
+    flat(flat.prepare(given.places, given.mask), given.mask, given.asked, inner := {})
+    first, last = inner["looks_to_words"][0][0].unbind()
+    assert (first.diff() < 0).all() and torch.allclose(first, last.flip(0)), "they lean to either end"
+
+
+def test_whereabouts_are_the_codes_of_the_places_looked_at() -> None:
+    torch.manual_seed(2)
+    module = Whereabouts(["image", "audio"], 2, DIM).eval()
+    codes = {"image": torch.randn(3, 4, 4 * WAVES), "audio": torch.randn(3, 6, 4 * WAVES)}
+    attention, question = torch.rand(3, 2, 10).softmax(-1), torch.randn(3, DIM)
+    said = module(attention, codes, question)
+    for q in range(3):
+        total = torch.zeros(DIM)
+        for name, places in (("image", range(4)), ("audio", range(4, 10))):
+            numbers = []
+            for look in range(2):
+                share = attention[q, look, list(places)]
+                numbers += [*(share @ codes[name][q]).tolist(), float(share.sum())]
+            total += module.of_codes[name](torch.tensor(numbers))
+        torch.testing.assert_close(said[q], module.norm(total) * module.of_question(question[q]), atol=1e-5, rtol=1e-4)
 
 
 def test_evidence_is_the_most_that_is_said_of_any_place() -> None:
