@@ -158,13 +158,16 @@ def test_pictures_and_sounds_together(script, tiny_vqa, asked_table: Path, tmp_p
 
 
 def test_a_cache_of_a_frozen_encoder_says_the_same(script, tiny_vqa, tmp_path: Path) -> None:
-    frozen = ["encoder.image.freeze=true", "loop.steps=4", "data.cache_dtype=float32"]
+    frozen = ["encoder.image.freeze=true", "loop.steps=4", "loop.log_every=1", "data.cache_dtype=float32"]
     for name, cache in (("kept", "true"), ("anew", "false")):
         given = [f"encoder.image.cache={cache}", f"out={tmp_path / name}"]
         assert script("train_vqa", *tiny_vqa, *frozen, *given).code == 0
+    rows = [read_csv(tmp_path / name / "metrics.csv") for name in ("kept", "anew")]
+    losses = [[float(row[3]) for row in each if row[2] == "train/vqa/answer_loss"] for each in rows]
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-5)
     kept, anew = weights(tmp_path / "kept"), weights(tmp_path / "anew")
-    for name in kept:
-        torch.testing.assert_close(kept[name], anew[name], atol=1e-4, rtol=1e-3)
+    for name in kept:  # Adam makes whole steps, 5e-3 at most, of gradients that are rounding
+        torch.testing.assert_close(kept[name], anew[name], atol=1e-3, rtol=1e-3)
 
 
 def test_question_only_by_itself(script, tiny_vqa, tmp_path: Path) -> None:

@@ -173,7 +173,9 @@ def test_changing_priors_turn_the_frequencies_round_and_keep_pictures_apart(conf
         parts = [Counter(q.answers[0] for q in data.questions_of(part) if q.type == kind) for part in (train, test)]
         assert set(parts[0]) == set(parts[1])
         common = [max(part, key=part.__getitem__) for part in parts]
-        assert parts[1][common[0]] < parts[1][common[1]] / 3
+        assert parts[1][common[0]] < parts[1][common[1]] / 2
+        ranks = [np.argsort(np.argsort([part[answer] for answer in sorted(parts[0])])) for part in parts]
+        assert np.corrcoef(ranks)[0, 1] < -0.9
     prior = vqa_scores.most_frequent(list(data.questions_of(test)), list(data.questions_of(train)))
     chance = vqa_scores.accuracies(list(data.questions_of(test)), prior)[0]
     assert chance["accuracy"] < 0.2  # who answers by habit is worse than who guesses
