@@ -97,19 +97,26 @@ class Vgg(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut (He et al. 2016, basic block)."""
+    """Two convolutions beside a shortcut (He et al. 2016, basic block).
+
+    The shortcut takes every `stride`-th place before its convolution of 1x1, not within it, which is the same: oneDNN's
+    strided one writes past its memory where there are fewer than 16 channels (github.com/uxlfoundation/oneDNN #6035).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        strides = (stride, stride)
-        self.one = ConvNorm(inputs, outputs, (3, 3), strides)
+        self.stride = stride
+        self.one = ConvNorm(inputs, outputs, (3, 3), (stride, stride))
         self.two = ConvNorm(outputs, outputs, (3, 3), last=True)
         same = stride == 1 and inputs == outputs
-        self.short = None if same else ConvNorm(inputs, outputs, (1, 1), strides, last=True)
+        self.short = None if same else ConvNorm(inputs, outputs, (1, 1), last=True)
 
     def forward(self, x: Tensor, frames: Tensor | None) -> Cells:
         """(B, C, F, N) -> (B, C', F/stride, N/stride)."""
-        short = x if self.short is None else self.short(x, frames)[0]
+        short = x
+        if self.short is not None:
+            short = x[..., :: self.stride, :: self.stride]  # (B, C, F/stride, N/stride)
+            short, _ = self.short(short, None if frames is None else (frames - 1) // self.stride + 1)
         x, frames = self.one(x, frames)
         x, frames = self.two(x, frames)
         return F.relu(x + short), frames

@@ -1,5 +1,7 @@
 import csv
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 
 from mm.config import AudioConfig
 from mm.encoders.audio import AUDIO_ENCODERS, AudioEncoder, audio_encoder, spec_augment
-from mm.encoders.audio_networks import MaskedNorm, YamNet, htk_filters
+from mm.encoders.audio_networks import MaskedNorm, ResidualBlock, YamNet, htk_filters
 from mm.features import masked_max, masked_mean, pad
 from mm.media import MediaError
 
@@ -166,6 +168,39 @@ def test_prepare_reads_files_and_arrays(tmp_path):
 
 
 # Parts --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_residual_block_is_that_of_a_strided_shortcut():
+    """He et al. 2016: the shortcut is a strided convolution of 1x1, here without oneDNN's strided one."""
+    torch.manual_seed(0)
+    block = ResidualBlock(4, 6, stride=2).eval()
+    x = torch.randn(3, 4, 9, 7)
+    strided = F.conv2d(x, block.short.conv.weight, stride=2)  # (3, 6, 5, 4)
+    plain = torch.relu(block.two(block.one(x, None)[0], None)[0] + block.short.norm(strided))
+    assert torch.allclose(block(x, None)[0], plain, atol=1e-6)
+
+    frames = torch.tensor([7, 4, 1])
+    mask = (torch.arange(7) < frames[:, None])[:, None, None]  # (3, 1, 1, 7)
+    y, left = block(x * mask, frames)
+    alone, _ = block((x * mask)[1:2, :, :, :4], None)
+    assert left.tolist() == [4, 2, 1]
+    assert torch.allclose(y[1:2, :, :, :2], alone, atol=1e-6)
+
+
+NARROW = """
+import torch
+from mm.encoders.audio_networks import ResNet
+torch.set_num_threads(2)
+network = ResNet(8).to(memory_format=torch.channels_last)
+for batch in [3, 8, 5, 11] * 10:
+    network(torch.randn(batch, 1, 64, 51), None)[0].mean().backward()
+"""
+
+
+def test_narrow_networks_train_on_two_threads():
+    """A strided 1x1 convolution of fewer than 16 channels corrupts memory in oneDNN: see ResidualBlock."""
+    run = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_what_has_no_frames_is_not_normalised():
