@@ -43,7 +43,6 @@ class TextConfig:
 
     name: str = "gru"  # a key of mm.encoders.TEXT_ENCODERS, or "transformers:<name or folder>"
     word_dim: int = 300  # numbers of a word embedding
-    word_std: float = 0.1  # spread of the embeddings at the start: see mm.vocabulary.WORD_STD
     hidden: int = 512  # numbers of a word on the map; where both directions run, each gives half
     layers: int = 1  # of the recurrent network or transformer
     bidirectional: bool = True  # also from the last word to the first
@@ -112,7 +111,7 @@ class DataConfig:
 class OptimConfig:
     """Optimiser and learning-rate schedule."""
 
-    name: Literal["adamw", "sgd"] = "adamw"  # SGD has a momentum of 0.9
+    name: Literal["adamw", "muon", "sgd"] = "adamw"  # see mm.engine.optim.build_optimiser
     lr: float = 1e-3  # peak
     weight_decay: float = 0.01  # on matrices only, never on biases, norms or the temperature
     schedule: Literal["cosine", "constant"] = "cosine"  # what follows the warm-up

@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,12 @@ def colours(picture: Path) -> int:
     with Image.open(picture) as image:
         assert image.format == "PNG"
         return len(image.convert("RGB").getcolors(maxcolors=2**24))
+
+
+def in_a_spawned_process(function: Callable, *args: Any) -> Any:
+    """What a function gives in another process, to which it and its arguments are sent as to a loading process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def assert_same_run(out: Path, other: Path) -> None:

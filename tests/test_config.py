@@ -134,7 +134,7 @@ def test_values_of_the_command_line(argument: str, read, value) -> None:
         ("modalities=text", r"modalities must be list\[str\]: got 'text' \(str\)\. Write \[a, b\]"),
         ("modalities=[text", r"command line: modalities must be list\[str\]: got '\[text'"),
         ("rates={a: b}", r"rates must be dict\[str, float\]"),
-        ("optim.name=adam", r'optim\.name must be "adamw" \| "sgd": got \'adam\'.*Did you mean \'adamw\''),
+        ("optim.name=adam", r'optim\.name must be "adamw" \| "muon" \| "sgd": got \'adam\'.*Did you mean \'adamw\''),
         ("out=${nowhere}", r"'out' cannot be resolved: .*nowhere"),
         (
             "--optim.lr=1",
@@ -241,7 +241,7 @@ def test_help_names_every_key_with_default_and_comment(capsys: pytest.CaptureFix
     lines = {line.split("=")[0].strip(): line for line in text.splitlines()}
     assert lines["seed"].split() == ["seed=0", "of", "everything"]
     assert lines["optim.lr"].split() == ["optim.lr=0.001", "peak"]
-    assert '"adamw" | "sgd"' in lines["optim.name"]
+    assert '"adamw" | "muon" | "sgd"' in lines["optim.name"]
     assert '["image", "text"]' in lines["modalities"]
     assert "optim: Optimiser and learning-rate schedule." in text
 

@@ -17,7 +17,7 @@ from mm.encoders.encoder import Encoder
 from mm.encoders.word_vectors import read_word_vectors
 from mm.features import Features, mask_from_lengths, masked_max, masked_mean
 from mm.naming import known
-from mm.vocabulary import PAD, UNK, Vocabulary
+from mm.vocabulary import PAD, UNK, WORD_STD, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,6 @@ class TextEncoder(Encoder):
         words: the vocabulary beyond `mm.vocabulary.SPECIALS`, in order.
         kind: a key of `TEXT_ENCODERS`.
         word_dim: numbers of an embedding; D of "mean".
-        word_std: spread of the embeddings at the start. Where little time is given, larger ones are told apart sooner.
         hidden: D of the others, in two halves when a recurrent network runs in both directions.
         layers: of the recurrent network or transformer.
         bidirectional: also from right to left; a transformer sees the words behind each word too.
@@ -110,7 +109,6 @@ class TextEncoder(Encoder):
         words: list[str],
         kind: str = TextConfig.name,
         word_dim: int = TextConfig.word_dim,
-        word_std: float = TextConfig.word_std,
         hidden: int = TextConfig.hidden,
         layers: int = TextConfig.layers,
         bidirectional: bool = TextConfig.bidirectional,
@@ -124,8 +122,6 @@ class TextEncoder(Encoder):
         self.kind, self.pool = known(kind, TEXT_ENCODERS, "text encoder"), known(pool, POOLS, "pool")
         if not words:
             raise ValueError("words must hold at least one word: got none. Build a mm.vocabulary.Vocabulary first.")
-        if word_std <= 0:
-            raise ValueError(f"word_std must be positive: got {word_std}.")
         if min(word_dim, hidden, layers, max_tokens) < 1 or not (0 <= dropout < 1 and 0 <= word_dropout < 1):
             raise ValueError(
                 "word_dim, hidden, layers and max_tokens must be at least 1, dropout and word_dropout in [0, 1): got "
@@ -137,7 +133,7 @@ class TextEncoder(Encoder):
         self.vocabulary = Vocabulary(words)
         self.max_tokens, self.word_dropout = max_tokens, word_dropout
         self.embedding = nn.Embedding(len(self.vocabulary), word_dim, padding_idx=PAD)
-        nn.init.normal_(self.embedding.weight, std=word_std)
+        nn.init.normal_(self.embedding.weight, std=WORD_STD)
         nn.init.zeros_(self.embedding.weight[PAD].detach())
         self.dropout = nn.Dropout(dropout)
         self.dim = self.vector_dim = word_dim if kind == "mean" else hidden
@@ -215,7 +211,6 @@ def text_encoder(
     name: str = TextConfig.name,
     words: Iterable[str] = (),
     word_dim: int = TextConfig.word_dim,
-    word_std: float = TextConfig.word_std,
     hidden: int = TextConfig.hidden,
     layers: int = TextConfig.layers,
     bidirectional: bool = TextConfig.bidirectional,
@@ -233,7 +228,6 @@ def text_encoder(
             whose options only pool (here also "class": the first token), max_tokens and freeze apply.
         words: the vocabulary beyond the specials; not for transformers.
         word_dim: see `TextEncoder`.
-        word_std: see `TextEncoder`; with `word_vectors` it has no effect.
         hidden: see `TextEncoder`.
         layers: see `TextEncoder`.
         bidirectional: see `TextEncoder`.
@@ -251,7 +245,6 @@ def text_encoder(
     family, _, model = name.partition(":")
     options = {
         "word_dim": word_dim,
-        "word_std": word_std,
         "hidden": hidden,
         "layers": layers,
         "bidirectional": bidirectional,
@@ -265,7 +258,6 @@ def text_encoder(
         return transformers_text_encoder(model, pool, max_tokens, freeze)
     encoder = TextEncoder(list(words), kind=name, pool=pool, max_tokens=max_tokens, freeze=freeze, **options)  # type: ignore[arg-type]
     if word_vectors:
-        reject_changed(options, ["word_std"], f"word_vectors={word_vectors!r}")
         fill_embedding(encoder, word_vectors)
     return encoder
 
@@ -289,7 +281,7 @@ def fill_embedding(encoder: TextEncoder, path: str | Path) -> None:
     first = len(encoder.vocabulary) - len(words)
     with torch.no_grad():
         spread = torch.cat(list(vectors.values())).std(correction=0)
-        weight.mul_(spread / encoder.config["word_std"])  # <pad> stays zero
+        weight.mul_(spread / WORD_STD)  # <pad> stays zero
         for number, word in enumerate(words, first):
             if word in vectors:
                 weight[number] = vectors[word]

@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mm.config import ConfigError, OptimConfig
+from mm.engine.muon import Muon, matrices
 from mm.naming import hint
 
 MOMENTUM = 0.9  # of SGD
@@ -47,7 +48,7 @@ def build_optimiser(model: nn.Module, config: OptimConfig, rates: Mapping[str, f
 
     Args:
         model: parameters with requires_grad=False stay out.
-        config: AdamW (Loshchilov and Hutter 2019), or SGD with a momentum of 0.9.
+        config: AdamW (Loshchilov and Hutter 2019), Muon (`mm.engine.muon`), or SGD with a momentum of 0.9.
         rates: {prefix of parameter names: factor}, such as {"encoders.image": 0.1}; the longest prefix counts.
 
     Raises:
@@ -67,18 +68,26 @@ def build_optimiser(model: nn.Module, config: OptimConfig, rates: Mapping[str, f
             raise ConfigError(
                 f"the learning-rate factor of {prefix!r} must be positive: got {rate}. Freeze it instead."
             )
-    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    orthogonal = {id(parameter) for parameter in matrices(model)} if config.name == "muon" else set()
+    groups: dict[tuple[float, bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             of_name = [prefix for prefix in rates if name == prefix or name.startswith(f"{prefix}.")]
             rate = rates[max(of_name, key=len)] if of_name else 1.0
-            groups.setdefault((rate, parameter.ndim >= 2), []).append(parameter)
+            groups.setdefault((rate, parameter.ndim >= 2, id(parameter) in orthogonal), []).append(parameter)
     if not groups:
         raise ConfigError("a model must have something to train: every parameter is frozen.")
     described = [
-        {"params": parameters, "rate": rate, "weight_decay": config.weight_decay if decays else 0.0}
-        for (rate, decays), parameters in groups.items()
+        {
+            "params": parameters,
+            "rate": rate,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "orthogonal": turned,
+        }
+        for (rate, decays, turned), parameters in groups.items()
     ]
+    if config.name == "muon":
+        return Muon(described, lr=config.lr)
     if config.name == "sgd":
         return SGD(described, lr=config.lr, momentum=MOMENTUM)
     return AdamW(described, lr=config.lr, fused=True)  # one pass over all weights: five times faster on a CPU

@@ -3,7 +3,7 @@
 The grid of an encoder lies over the whole picture: an encoder squashes it to a square, here it keeps its shape, and the
 cells stretch with it. Of a sound it lies over the whole log-mel spectrogram, low tones at the bottom (the rows of an
 encoder of linear or MFCC bands are drawn as if they were mel bands). Where a word looked is lit, the rest is dark, and
-each word's light is relative to its own brightest place.
+each light is relative to its own brightest place.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
         lowest = max(lowest, down)
     down, width = lowest, width * columns
     if longest:
-        axes.text(MARGIN_IN, down, f"{mode} over the cells; light relative to each word's brightest place", **TEXT)
+        axes.text(MARGIN_IN, down, f"{mode} over the cells; each light relative to its own brightest place", **TEXT)
     height = down + MARGIN_IN
     if height * DPI > HIGHEST_PX:
         raise ValueError(

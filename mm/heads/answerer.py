@@ -60,7 +60,6 @@ class AnswererConfig:
 
     dim: int = 256  # numbers of what was seen, and of the question
     attention: str = "topdown"  # none, topdown:<looks>, san:<layers> or mcan:<layers>: see mm.heads.looking
-    evidence: bool = False  # of topdown: what is said most of any place is read, too
     fusion: Literal["mul", "concat", "mcb", "mfb", "mutan", "ban"] = "mul"  # see mm.heads.fusions
     positions: bool = True  # a code of where a place lies is added to it, and where questions looked is read
     hidden: int = 512  # of the classifier; 0 = answers are read from what was fused by one linear layer
@@ -115,12 +114,11 @@ class Answerer(nn.Module):
         self.attention: Attention | None = None
         self.fusion: nn.Module | None = None
         if contents:  # else it is question-only
-            self.attention = build_attention(settings.attention, dim, dropout, not bilinear, settings.evidence)
+            self.attention = build_attention(settings.attention, dim, dropout, not bilinear)
             self.fusion = build_fusion(settings.fusion, dim, dropout)
         looks = {"none": 0, "mcan": 0 if bilinear else 1}.get(attention, layers)
         self.whereabouts = Whereabouts(contents, looks, dim) if contents and looks and settings.positions else None
-        evidence = bool(contents) and attention == "topdown" and settings.evidence
-        width = dim * (1 + evidence + (self.whereabouts is not None))
+        width = dim * (1 + (self.whereabouts is not None))
         stages: list[nn.Module] = [nn.Dropout(dropout)]
         if settings.hidden:
             stages += [nn.Linear(width, settings.hidden), nn.ReLU(), nn.Dropout(dropout)]
@@ -160,13 +158,10 @@ class Answerer(nn.Module):
             alpha = looked.attention
         else:
             alpha = torch.cat([looked.attention, alpha], dim=1)  # (Q, G, N)
-        found = [fused]
-        if looked.evidence is not None:
-            found.append(looked.evidence)
         if self.whereabouts:
-            found.append(self.whereabouts(looked.attention, codes, asked))
+            fused = torch.cat([fused, self.whereabouts(looked.attention, codes, asked)], dim=1)  # (Q, 2 dim)
         places = {name: code.shape[1] for name, code in codes.items()}
-        return Scored(self.classify(torch.cat(found, dim=1)), alpha, places)
+        return Scored(self.classify(fused), alpha, places)
 
     def whole(self, asked: Tensor, contents: Mapping[str, Features], rows: Mapping[str, Tensor]) -> Tensor:
         """(Q, dim) the vectors of what each question is about, added up."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm.features import WAVES, masked_max, masked_mean, masked_softmax
+from mm.features import WAVES, masked_mean, masked_softmax
 from mm.naming import known
 
 ATTENTIONS = ("none", "san", "topdown", "mcan")
@@ -45,7 +45,6 @@ class Looked(NamedTuple):
         mask: see places.
         attention: (Q, G, N) where it looked, once or several times; rows sum to 1, or are 0 where there is no place.
         all_places: `places` are those of the input; else what was seen, as one place.
-        evidence: (Q, D) see `TopDown`.
     """
 
     vector: Tensor
@@ -54,7 +53,6 @@ class Looked(NamedTuple):
     mask: Tensor
     attention: Tensor
     all_places: bool = True
-    evidence: Tensor | None = None
 
     @classmethod
     def of_vectors(cls, vector: Tensor, question: Tensor) -> Looked:
@@ -135,26 +133,19 @@ class TopDown(nn.Module):
     phrases: which words are worth asking with is learned for all looks together, and each leans to words of another
     part of the question. Else all looks of "is the red star left of the blue circle?" see the same mixture of things.
 
-    With `evidence` two layers say something of each product, and what is said most of any place is kept beside what
-    was seen. A look teaches a place by the place's share of it, which is 1 / N before anything is learned; a maximum
-    teaches the one place that answers for a number. Networks that start from nothing see things sooner with it
-    (docs/results.md), and unlike a look it knows that nothing was found.
-
     Args:
         dim: D of places, words and question.
         looks: at once; what they see becomes one vector.
         dropout: share of the numbers that it asks with hidden while training.
-        evidence: see above.
     """
 
-    def __init__(self, dim: int, looks: int, dropout: float, evidence: bool = False):
+    def __init__(self, dim: int, looks: int, dropout: float):
         super().__init__()
         self.of_places, self.score = Normed(dim, dim), nn.Linear(dim, 1, bias=False)
-        if looks == 1 or evidence:
-            self.of_question = Normed(dim, dim)
         self.dropout = nn.Dropout(dropout)
-        self.say = nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim)) if evidence else None
-        if looks > 1:
+        if looks == 1:
+            self.of_question = Normed(dim, dim)
+        else:
             self.pick, self.of_words = nn.Linear(dim, 1, bias=False), Normed(dim, dim)
             self.lean = nn.Parameter(torch.linspace(-LEAN, LEAN, looks))
             self.together = nn.Linear(looks * dim, dim)
@@ -171,11 +162,7 @@ class TopDown(nn.Module):
         scores = torch.einsum("qgd,qnd->qgn", self.dropout(asking) * self.score.weight, keys)
         alpha = masked_softmax(scores, mask[:, None])  # (Q, G, N)
         seen = torch.einsum("qgn,qnd->qgd", alpha.to(places.dtype), places).flatten(1)  # (Q, G D)
-        looked = one_place(self.together(seen) if self.looks > 1 else seen, asked, alpha)
-        if self.say is None:
-            return looked
-        said = self.say(keys * self.of_question(asked.vector)[:, None])  # (Q, N, D)
-        return looked._replace(evidence=masked_max(said, mask))
+        return one_place(self.together(seen) if self.looks > 1 else seen, asked, alpha)
 
     def phrases(self, asked: Asked, inner: Inner | None) -> Tensor:
         """What each look asks with: (Q, G, D), a weighted mean of the words."""
@@ -340,15 +327,13 @@ def one_place(seen: Tensor, asked: Asked, attention: Tensor) -> Looked:
 Attention: TypeAlias = Stacked | TopDown | CoAttention
 
 
-def build_attention(
-    choice: str, dim: int, dropout: float, reduce: bool = True, evidence: bool = False
-) -> Attention | None:
-    """What `choice` names; None for "none". `reduce` is False for a fusion that looks itself, `evidence` of topdown."""
+def build_attention(choice: str, dim: int, dropout: float, reduce: bool = True) -> Attention | None:
+    """What `choice` names; None for "none". `reduce` is False for a fusion that looks itself."""
     name, layers = attention_and_layers(choice)
     makers: dict[str, Callable[[], Attention | None]] = {
         "none": lambda: None,
         "san": lambda: Stacked(dim, layers, dropout),
-        "topdown": lambda: TopDown(dim, layers, dropout, evidence),
+        "topdown": lambda: TopDown(dim, layers, dropout),
         "mcan": lambda: CoAttention(dim, layers, dropout, reduce),
     }
     return makers[name]()

@@ -137,8 +137,6 @@ def idle(cfg: VQA, attention: str) -> list[str]:
     keys = ["data.eval_views", "data.eval_folds", "data.complete", "encoder.text.cache"]
     if attention == "none" and cfg.head.fusion != "ban":
         keys.append("head.positions")
-    if attention != "topdown":
-        keys.append("head.evidence")
     return keys
 
 

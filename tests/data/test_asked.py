@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mm.data.asked import answer_type
 from mm.data.scenes import SIZES
 from mm.data.synthetic import Scenes, World
 from mm.data.voices import SAMPLE_RATE, pitch_of
+from tests.shared import in_a_spawned_process
 
 
 def test_everything_follows_from_seed_split_and_index() -> None:
@@ -131,6 +133,10 @@ def of_two_types(question: Question) -> bool:
     return question.type in ("count", "sound")
 
 
+def all_questions(items: Sequence[Item]) -> list[Question]:
+    return list(questions_of(items))
+
+
 def test_questions_that_are_kept() -> None:
     split = AskedScenes("train", 100, 2, World(texture=0.0), seen=True, heard=False)
     chosen = kept(kept(split, short), of_two_types)
@@ -141,7 +147,7 @@ def test_questions_that_are_kept() -> None:
         whole = split[int(item.id.removeprefix("train-"))]
         np.testing.assert_array_equal(item.image[0], whole.image[0])
         assert item.questions and set(item.questions) <= set(whole.questions) and item.audio == ()
-    assert list(questions_of(pickle.loads(pickle.dumps(chosen)))) == expected
+    assert in_a_spawned_process(all_questions, chosen) == expected
     on_disk = Items(Item(name := split.name(i), name, questions=split.questions(i)) for i in range(100))
     left = kept(on_disk, of_two_types)
     assert list(questions_of(left)) == [question for question in questions_of(split) if of_two_types(question)]

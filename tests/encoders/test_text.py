@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mm.config import TextConfig
 from mm.encoders import TEXT_ENCODERS, TextEncoder, TransformersTextEncoder, text_encoder
-from mm.encoders.text import Block, fill_embedding, position_code
+from mm.encoders.text import WORD_STD, Block, fill_embedding, position_code
 from mm.encoders.word_vectors import read_word_vectors
 from mm.features import pad
 from mm.vocabulary import UNK
@@ -215,7 +215,6 @@ def test_prepare():
         ({"hidden": 7}, "hidden must be even when both directions run: got 7"),
         ({"kind": "transformer", "hidden": 200}, "hidden must be a multiple of its 3 heads: got 200"),
         ({"layers": 0}, "must be at least 1"),
-        ({"word_std": 0.0}, "word_std must be positive: got 0.0"),
         ({"dropout": 1.0}, r"in \[0, 1\)"),
         ({"word_dropout": -0.1}, r"in \[0, 1\)"),
         ({"kind": "mean", "hidden": 64}, r"\['hidden'\] would have no effect with kind='mean'.*leave them at \[512\]"),
@@ -229,14 +228,10 @@ def test_settings_that_cannot_be(options, message):
 
 
 def test_builder_passes_every_option_on():
-    options = {"word_std": 0.5, "layers": 2, "bidirectional": False, "pool": "mean", "max_tokens": 7, "dropout": 0.1}
+    options = {"layers": 2, "bidirectional": False, "pool": "mean", "max_tokens": 7, "dropout": 0.1}
     encoder = text_encoder("lstm", iter(WORDS), word_dropout=0.2, **options, **SMALL)
     assert encoder.config == options | SMALL | {"words": WORDS, "kind": "lstm", "word_dropout": 0.2, "freeze": False}
     assert isinstance(encoder.body, nn.LSTM)
-    spreads = [
-        text_encoder("mean", map(str, range(500)), word_std=std).embedding.weight.std().item() for std in (0.1, 2)
-    ]
-    assert spreads == pytest.approx([0.1, 2], rel=0.02)
     default = text_encoder(words=WORDS)
     assert default.dim == TextConfig.hidden and default.kind == TextConfig.name
 
@@ -259,11 +254,9 @@ def test_word_vectors(tmp_path, header, caplog):
     weight = dict(zip(encoder.vocabulary.words, encoder.embedding.weight[4:].tolist(), strict=True))
     assert weight["the"] == [1, 2, 3] and weight["dog"] == [10, 11, 12] and weight["runs"] == [7, 8, 9]
     spread = torch.tensor([1.0, 2, 3, 10, 11, 12, 7, 8, 9]).std(correction=0)
-    torch.testing.assert_close(encoder.embedding.weight[9], random[9] * spread / TextConfig.word_std)  # "beach"
+    torch.testing.assert_close(encoder.embedding.weight[9], random[9] * spread / WORD_STD)  # "beach"
     assert not encoder.embedding.weight[0].any()
     assert encoder.embedding.weight.requires_grad and "word_vectors" not in encoder.config
-    with pytest.raises(ValueError, match=r"\['word_std'\] would have no effect with word_vectors="):
-        text_encoder("mean", WORDS, word_dim=3, word_vectors=str(path), word_std=1.0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mm.config import ConfigError, OptimConfig
+from mm.engine.muon import Muon
 from mm.engine.optim import (
     Average,
     build_optimiser,
@@ -73,7 +74,7 @@ def test_a_prefix_ends_at_a_dot() -> None:
     assert (rates[id(model["image"].weight)], rates[id(model["image2"].weight)]) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("muon", Muon), ("sgd", torch.optim.SGD)])
 def test_optimisers_by_name(name, kind) -> None:
     assert isinstance(build_optimiser(Model(), OptimConfig(name=name)), kind)
 
@@ -135,7 +136,7 @@ def test_the_average_is_lent_and_taken_back() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 def test_the_optimisers_memory_makes_the_round_trip(name) -> None:
     def train(model: nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
         torch.manual_seed(seed)

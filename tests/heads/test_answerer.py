@@ -336,30 +336,6 @@ def test_whereabouts_are_the_codes_of_the_places_looked_at() -> None:
         torch.testing.assert_close(said[q], module.norm(total) * module.of_question(question[q]), atol=1e-5, rtol=1e-4)
 
 
-def test_evidence_is_the_most_that_is_said_of_any_place() -> None:
-    torch.manual_seed(2)
-    module, given = build_attention("topdown:2", DIM, 0.0, evidence=True).eval(), looked()
-    mask = given.mask.clone()
-    mask[2] = False
-    found = module(module.prepare(given.places, mask), mask, given.asked)
-    for q in range(2):
-        asked = module.of_question(given.asked.vector[q])
-        each = torch.stack([module.say(module.of_places(place) * asked) for place in given.places[q][mask[q]]])
-        torch.testing.assert_close(found.evidence[q], each.amax(0))
-    assert not found.evidence[2].any(), "of nothing, nothing is said"
-
-
-def test_what_is_said_of_a_place_reaches_the_answer() -> None:
-    head = answerer("topdown", evidence=True)
-    question, image = features(3, 6, 5, [6, 2, 4]), features(3, 5, 6, [5, 3, 1], seed=1)
-    before = head(question, {"image": image}).logits
-    noise = image._replace(map=image.map + 9 * ~image.mask[..., None])
-    torch.testing.assert_close(head(question, {"image": noise}).logits, before)
-    with torch.no_grad():
-        head.attention.say[-1].bias += torch.arange(DIM)
-    assert (head(question, {"image": image}).logits - before).abs().amin() > 0
-
-
 def test_co_attention_is_an_encoder_of_words_and_a_decoder_of_places() -> None:
     torch.manual_seed(2)
     module, given = build_attention("mcan:2", DIM, 0.0).eval(), looked()
