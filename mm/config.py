@@ -90,7 +90,7 @@ class EncodersConfig:
 class DataConfig:
     """What a run reads."""
 
-    name: str = "synthetic"  # a key of mm.data.READERS
+    name: str = "synthetic"  # a key of mm.data.READERS, for questions of mm.data.ASKED
     root: str = ""  # folder of the data sets; "" = $MM_DATA, else ./data
     batch_size: int = 128  # items of a batch, over all processes together
     workers: int = 0  # loading processes; the batches are the same for any number

@@ -36,19 +36,33 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, unique: bool = False) -> Any:
     """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        unique: a key that comes twice in an object is an error; else the last one counts, as JSON's readers have it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON in UTF-8.
+        ValueError: it is no JSON in UTF-8, or a key comes twice.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_once if unique else None)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} must be a JSON file: there is none of this name.") from error
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and brackets without end
         raise ValueError(f"{path} must be JSON in UTF-8: {error}. Write or fetch it anew.") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise ValueError(f"the key {twice!r} comes twice")
+    return found
 
 
 def sync(path: Path) -> None:

@@ -44,6 +44,8 @@ def main() -> None:
         choices=[arguments.choices],
         top=arguments.top,
     )
+    if arguments.grid and not answer.attention:
+        raise ValueError("--grid draws where the question looked: this model looks at nothing. Leave it out.")
     if arguments.json:
         print(json.dumps({"question": arguments.question, "answers": dict(answer.top)}, indent=1))
     else:
@@ -52,8 +54,6 @@ def main() -> None:
     if arguments.grid:
         title = ", ".join(f"{text} {share:.0%}" for text, share in answer.top)
         rows = [glimpsed(file, m, arguments.question, answer, title) for m, file in sources.items() if file]
-        if not rows:
-            raise ValueError("--grid draws where the question looked: this model looks at nothing. Leave it out.")
         print(f"picture: {draw_attention(rows, arguments.grid, arguments.mode or 'bilinear')}", file=sys.stderr)
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     """Load, describe or embed, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", nargs="?", help="run folder")
-    parser.add_argument("--split", default="test", choices=("val", "test"))
+    parser.add_argument("--split", choices=("val", "test"), help="of a run or of references; test")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--ensemble", nargs="+", default=[], metavar="RUN", help="runs whose cosines are averaged in")
     parser.add_argument("--captions", metavar="F.json", help="captions in COCO's results format, instead of a run")
@@ -60,6 +60,9 @@ def main() -> None:
         )
     if arguments.questions and not arguments.answers:
         parser.error("--questions is for --answers")
+    if arguments.split and arguments.answers:
+        parser.error("--split is for a run or for references: annotations are of one split")
+    arguments.split = arguments.split or "test"
     if not arguments.run and arguments.ensemble:
         parser.error("--ensemble averages the cosines of runs: it does not go with files")
     if arguments.write and not arguments.run:

@@ -208,6 +208,12 @@ def test_asking_wrongly(script, vqa_run: Path, asked_table: Path, arguments: lis
     assert_clean(script("ask", vqa_run, *(picture if a == "PICTURE" else a for a in arguments)), said)
 
 
+def test_a_model_that_looks_at_nothing_has_no_picture(script, vqa_run: Path, asked_table: Path, tmp_path: Path) -> None:
+    asked = ("ask", vqa_run / "question_only", "what colour is the square?", "--grid", tmp_path / "x.png")
+    assert_clean(script(*asked), "this model looks at nothing. Leave it out")
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_runs_of_other_tasks_are_refused(script, vqa_run: Path, captioning_run: Path, asked_table: Path) -> None:
     picture = asked_table.parent / "blue-square.jpg"
     assert_clean(
@@ -271,11 +277,13 @@ def test_arguments_that_do_not_go_together(script, vqa_run: Path) -> None:
         ["--annotations", "a.json"],
         [vqa_run, "--answers", "a.json", "--annotations", "b.json"],
         [vqa_run, "--questions", "a.json"],
+        ["--answers", "a.json", "--annotations", "b.json", "--split", "val"],
         ["--answers", "a.json", "--annotations", "b.json", "--captions", "c.json", "--references", "d.json"],
     ):
         answer = script("evaluate", *arguments)
         assert answer.code == 2
-        assert "required" in answer.err or "--questions is for --answers" in answer.err
+        said = ("required", "--questions is for --answers", "--split is for a run or for references")
+        assert any(words in answer.err for words in said)
 
 
 # Two processes ------------------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ from mm.data.voices import sound
 from mm.naming import known
 
 SOUNDING = 0.5  # share of the scenes that are heard, in which one thing sounds
-ABOUT = 4  # questions of the types of `mm.data.questions.ASKERS` a scene: one of each
 _WORLD = World()  # of the default difficulty
 _STREAM = 4  # questions draw from chance of their own: (seed, split, index, 4 or more)
 
 
 def answer_type(answer: str) -> str:
     """As VQA has it: "yes/no", "number" or "other"."""
+    answer = answer.strip().lower()
     return "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
 
 
@@ -116,7 +116,7 @@ class AskedScenes(Sequence[Item]):
         """What scene `index` holds, which of its things sound, and what is asked."""
         rng = self._rng(index, 0)
         scene, first = anchored(rng)
-        asked = [first, *about(scene, rng, ABOUT)] if self.seen else []
+        asked = [first, *about(scene, rng)] if self.seen else []
         if not self.heard or (self.seen and rng.random() >= SOUNDING):
             return scene, [], asked
         sounding = int(rng.integers(len(scene)))

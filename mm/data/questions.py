@@ -167,9 +167,9 @@ ASKERS: dict[str, Callable[[Scene, np.random.Generator], Asked | None]] = {
 }
 
 
-def about(scene: Scene, rng: np.random.Generator, count: int) -> Iterator[Asked]:
-    """Questions of `count` different types of `ASKERS`, as far as the scene lets them be asked."""
-    for name in different(tuple(ASKERS), count, rng):
+def about(scene: Scene, rng: np.random.Generator) -> Iterator[Asked]:
+    """A question of each type of `ASKERS` that the scene lets be asked, in random order."""
+    for name in different(tuple(ASKERS), len(ASKERS), rng):
         if asked := ASKERS[name](scene, rng):
             yield asked
 

@@ -69,7 +69,7 @@ def gqa(root: Path, split: str, skip_bad: bool = False) -> Items:
     asked: dict[str, list[Question]] = defaultdict(list)
     for part in parts(split):
         folder = require(root / "gqa", name := f"{GQA_PARTS[part]}_questions.json", "images")
-        rows = read_json(folder / name)
+        rows = read_json(folder / name, unique=True)
         if not isinstance(rows, dict):
             raise ValueError(f"{folder / name} must be an object of questions by their ids: got {type(rows).__name__}.")
         for number, row in rows.items():
@@ -77,7 +77,10 @@ def gqa(root: Path, split: str, skip_bad: bool = False) -> Items:
             missing = [key for key in ("imageId", "question", "answer") if not isinstance(row, dict) or key not in row]
             if missing:
                 raise ValueError(f"{where} must have imageId, question, answer: {', '.join(missing)} missing.")
-            kind = (row.get("types") or {}).get("structural") or ""
+            types = row.get("types") or {}
+            kind = types.get("structural", "") if isinstance(types, dict) else types
+            if not isinstance(kind, str):
+                raise ValueError(f'{where}: types must be an object whose "structural" is text: got {types!r}.')
             asked[f"{row['imageId']}.jpg"].append(one_answer(number, row["question"], row["answer"], kind, where))
     return pictured(asked, folder / "images", Faults(f"gqa {split}", may_skip(skip_bad, split)))
 

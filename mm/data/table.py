@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def _questions(name: str, row: dict[str, Any], where: str) -> tuple[Question, ..
     for column, values in (("answer", answers), ("choices", choices)):
         if not all(value.strip() for value in values):
             raise ValueError(f"{where}: {column} has an empty entry. Leave it out.")
-    of_answer = answer_type(answers[0].strip()) if answers else "other"
+    of_answer = answer_type(Counter(answers).most_common(1)[0][0]) if answers else "other"
     return (Question(name, text.strip(), tuple(answers), kind.strip(), of_answer, tuple(choices)),)
 
 

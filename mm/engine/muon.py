@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -28,11 +28,14 @@ class Muon(Optimizer):
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float):
-        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "orthogonal": False})
+        defaults = {"lr": lr, "weight_decay": 0.0, "orthogonal": False, "fused": True}  # fused: "step" is on the device
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move every parameter that has a gradient; the loss of a closure, which makes the gradients, is returned."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["orthogonal"]:
@@ -40,6 +43,7 @@ class Muon(Optimizer):
                     self._orthogonal_step(alike, group["lr"], group["weight_decay"])
             elif moving:
                 self._adamw_step(moving, group["lr"], group["weight_decay"])
+        return loss
 
     def _orthogonal_step(self, alike: list[Tensor], lr: float, weight_decay: float) -> None:
         ahead = []  # Nesterov's momentum: where it will be after this gradient once more

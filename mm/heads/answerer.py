@@ -79,7 +79,7 @@ class Answerer(nn.Module):
         settings: of the head.
 
     Raises:
-        ValueError: an unknown attention or fusion, or no answer.
+        ValueError: an unknown attention or fusion, no answer, or a number out of its range.
     """
 
     def __init__(
@@ -93,6 +93,11 @@ class Answerer(nn.Module):
         if not answers:
             raise ValueError("an answerer needs answers to choose from: got none.")
         dim, dropout = settings.dim, settings.dropout
+        if dim < 1 or settings.hidden < 0 or not 0 <= dropout < 1:
+            raise ValueError(
+                "head.dim must be at least 1, head.hidden at least 0, head.dropout in [0, 1): got "
+                f"{dim}, {settings.hidden} and {dropout}."
+            )
         self.answers, self.dim = list(answers), dim
         attention, layers = attention_and_layers(settings.attention)
         bilinear = settings.fusion == "ban"  # looks itself, at words and places
@@ -108,7 +113,10 @@ class Answerer(nn.Module):
             else:
                 self.of_vector[modality] = nn.Sequential(nn.LayerNorm(vector_width), nn.Linear(vector_width, dim))
         by_words = bool(contents) and (attention == "mcan" or bilinear or (attention == "topdown" and layers > 1))
-        whole = not contents or attention != "none" or not bilinear
+        looks = {"none": 0, "mcan": 0 if bilinear else 1}.get(attention, layers)
+        where = bool(contents) and looks > 0 and settings.positions
+        asking = attention in ("san", "mcan") or (attention == "topdown" and layers == 1)  # with the whole question
+        whole = not contents or not bilinear or asking or where
         self.of_words = nn.Linear(question[0], dim) if by_words else None
         self.of_question = Normed(question[1], dim) if whole else None
         self.attention: Attention | None = None
@@ -116,8 +124,7 @@ class Answerer(nn.Module):
         if contents:  # else it is question-only
             self.attention = build_attention(settings.attention, dim, dropout, not bilinear)
             self.fusion = build_fusion(settings.fusion, dim, dropout)
-        looks = {"none": 0, "mcan": 0 if bilinear else 1}.get(attention, layers)
-        self.whereabouts = Whereabouts(contents, looks, dim) if contents and looks and settings.positions else None
+        self.whereabouts = Whereabouts(contents, looks, dim) if where else None
         width = dim * (1 + (self.whereabouts is not None))
         stages: list[nn.Module] = [nn.Dropout(dropout)]
         if settings.hidden:
@@ -139,9 +146,10 @@ class Answerer(nn.Module):
             about: {modality: (Q,) int64: which input each question is about, -1 = none}; left out, question q is about
                 input q.
             inner: an empty dict, which takes up every attention that does not go from the question to places: weights
-                of each layer, whose rows sum to 1. Of mcan "words_to_words" (Q, L + 1, L + 1), where the last is the
-                whole question, "places_to_words", "places_to_places" from the second layer on, and "words"; of ban
-                "words_and_places" (Q, L, N), which sums to 1 over both.
+                of each layer, whose rows sum to 1. Of topdown that looks more than once "looks_to_words" (Q, G, L); of
+                mcan "words_to_words" (Q, L + 1, L + 1), where the last is the whole question, "places_to_words",
+                "places_to_places" from the second layer on, and "words"; of ban "words_and_places" (Q, L, N), which
+                sums to 1 over both.
         """
         vector, words = question.vector, question.map
         asked = vector.new_zeros(len(vector), self.dim) if self.of_question is None else self.of_question(vector)

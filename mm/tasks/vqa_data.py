@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mm import data
+from mm.config import ConfigError
 from mm.data import AskedScenes, Batches, Cache, Item, Pairs, Question, readable, stable_id
 from mm.data.gallery import Prepare
 from mm.distributed import rank, world_size
@@ -28,8 +29,13 @@ def load(cfg: VQA, splits: Sequence[str] = ("train", "val", "test")) -> list[Seq
     With `changing_prior` train and val keep of each question type mostly the questions with some answers, test mostly
     those with the others, as VQA-CP has it (Agrawal et al. 2018): who answers by what was frequent is mostly wrong.
     Pictures stay in their split, and every answer occurs in all.
+
+    Raises:
+        ConfigError: no training item has a modality that the run is to be asked about.
     """
     found = [data.load_asked(cfg.data, split, cfg.seed, cfg.modalities) for split in splits]
+    for items in (items for split, items in zip(splits, found, strict=True) if split == "train"):
+        check_modalities(items, cfg)
     if not cfg.changing_prior:
         return found
     train = (
@@ -41,6 +47,22 @@ def load(cfg: VQA, splits: Sequence[str] = ("train", "val", "test")) -> list[Seq
     return [data.kept(items, Mostly(shares, split == "test")) for split, items in zip(splits, found, strict=True)]
 
 
+def check_modalities(items: Sequence[Item], cfg: VQA) -> None:
+    """Reject modalities that a data set has nothing of: what was meant to see would be blind and look well.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if isinstance(items, AskedScenes):  # drawn with all that is asked for
+        return
+    there = [modality for modality in ("image", "audio") if any(getattr(item, modality) for item in items)]
+    if lacking := [modality for modality in cfg.modalities if modality not in there]:
+        raise ConfigError(
+            f"modalities must be some that the items of {cfg.data.name!r} have: none has {' or '.join(lacking)}. Set "
+            f"modalities=[{','.join(there)}]."
+        )
+
+
 def train_shares(train: Sequence[Item]) -> dict[tuple[str, str], float]:
     """{(type, answer): share of these questions that train keeps}, evenly from `KEPT` to 1 - `KEPT` within each type.
 
@@ -48,7 +70,8 @@ def train_shares(train: Sequence[Item]) -> dict[tuple[str, str], float]:
     """
     answers: dict[str, set[str]] = defaultdict(set)
     for question in data.questions_of(train):
-        answers[question.type].add(consensus(question.answers))
+        if question.answers:
+            answers[question.type].add(consensus(question.answers))
     shares = {}
     for kind, different in answers.items():
         ranked = sorted(different, key=lambda answer: stable_id(f"{kind} {answer}"))
@@ -60,6 +83,8 @@ def train_shares(train: Sequence[Item]) -> dict[tuple[str, str], float]:
 class Mostly:
     """Whether a split keeps a question: a draw by its id, with the share of its type and answer.
 
+    What nobody answered has no prior that could change, and is left out.
+
     Args:
         shares: of train, see `train_shares`; a type and answer that train has not are half and half.
         test: keep what train does not.
@@ -70,6 +95,8 @@ class Mostly:
 
     def __call__(self, question: Question) -> bool:
         """Keep it?"""
+        if not question.answers:
+            return False
         share = self.shares.get((question.type, consensus(question.answers)), 0.5)
         return (stable_id(question.id) / 2**63 < share) != self.test
 

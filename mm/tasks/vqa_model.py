@@ -15,6 +15,7 @@ from mm.data.gallery import Prepare, read_all
 from mm.data.item import Source
 from mm.features import Features, pad
 from mm.heads.answerer import Answer, Answerer, Scored
+from mm.heads.looking import Inner
 from mm.metrics.answers import official, strict
 from mm.vocabulary import tokenize
 
@@ -58,15 +59,15 @@ class AnswerModel(nn.Module):
         """Features of what a batch holds of a modality."""
         return self.encoder(modality)(inputs.values, inputs.lengths, from_trunk=modality in self.cached)
 
-    def forward(self, batch: Mapping[str, Inputs]) -> Scored:
-        """Scores of the answers to the questions of a batch, of which an item may have several."""
+    def forward(self, batch: Mapping[str, Inputs], inner: Inner | None = None) -> Scored:
+        """Scores of the answers to the questions of a batch, of which an item may have several. `inner`: see there."""
         text = batch["text"]
         contents, about = {}, {}
         for modality in self.contents:
             if modality in batch:
                 contents[modality] = self.features(modality, batch[modality])
                 about[modality] = inputs_of(text.rows, batch[modality].rows)
-        return self.head(self.features("text", text), contents, about)
+        return self.head(self.features("text", text), contents, about, inner)
 
     def answer(
         self,

@@ -130,14 +130,10 @@ def score(
         "most_frequent_of_type": accuracies(answered.questions, most_frequent(answered.questions, known))[0],
     }
     generator = np.random.default_rng(cfg.seed)
-
-    def shuffled(text: str) -> str:
-        words = text.split()
-        return " ".join(words[place] for place in generator.permutation(len(words)))
-
     if model.contents:
         controls["images_swapped"] = metrics_of(answer_items(model, items, cfg, swap=lambda s: swapped(s, generator)))
-    controls["words_shuffled"] = metrics_of(answer_items(model, items, cfg, reword=shuffled))
+    reworded = answer_items(model, items, cfg, reword=lambda text: shuffled(text, generator))
+    controls["words_shuffled"] = metrics_of(reworded)
     return metrics_of(answered), controls
 
 
@@ -157,6 +153,12 @@ def most_frequent(questions: Sequence[Question], train: Sequence[Question], by_t
     habits = {kind: best(counts) for kind, counts in of_type.items()} if by_type else {}
     habit = best(overall)
     return {question.id: habits.get(question.type, habit) for question in questions}
+
+
+def shuffled(text: str, generator: np.random.Generator) -> str:
+    """A question with its words in random order."""
+    words = text.split()
+    return " ".join(words[place] for place in generator.permutation(len(words)))
 
 
 def swapped(sources: Sources, generator: np.random.Generator) -> Sources:

@@ -66,6 +66,7 @@ def test_kinds_of_answers() -> None:
         "1.5": "other",
     }
     assert {answer: answer_type(answer) for answer in said} == said
+    assert [answer_type(answer) for answer in ("Yes", " NO ", "Yes!")] == ["yes/no", "yes/no", "other"]
 
 
 def test_half_the_scenes_sound_and_are_asked_about_what_is_heard() -> None:

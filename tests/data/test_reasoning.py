@@ -204,6 +204,15 @@ def test_gqa_splits_are_the_published_ones(scenes):
         ({"7": "Why?"}, "question 7 must have imageId, question, answer: imageId, question, answer missing"),
         ({"7": {"imageId": "1", "question": "", "answer": "so"}}, "question 7 must have a question and an answer"),
         ({"7": {"imageId": "1", "question": "Why?", "answer": 3}}, "question 7 must have .*: got 'Why.', 3"),
+        (
+            {"7": {"imageId": "1", "question": "Why?", "answer": "so", "types": ["query"]}},
+            r'question 7: types must be an object whose "structural" is text: got \[\'query\'\]',
+        ),
+        (
+            {"7": {"imageId": "1", "question": "Why?", "answer": "so", "types": {"structural": 3}}},
+            "question 7: types must be an object",
+        ),
+        ('{"7": {"imageId": "1"}, "8": {}, "7": {}}', "the key '7' comes twice"),
     ],
 )
 def test_gqa_files_that_are_wrong(scenes, content, message):

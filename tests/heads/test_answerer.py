@@ -34,9 +34,10 @@ def rows(features: Features, chosen: list[int]) -> Features:
     return Features(features.map[chosen], features.mask[chosen], features.vector[chosen], features.grid)
 
 
+@pytest.mark.parametrize("positions", [True, False])
 @pytest.mark.parametrize(("attention", "fusion"), EVERY)
-def test_padding_changes_nothing(attention: str, fusion: str) -> None:
-    head = answerer(attention, fusion, positions=False)
+def test_padding_changes_nothing(attention: str, fusion: str, positions: bool) -> None:
+    head = answerer(attention, fusion, positions=positions)
     question, image = features(3, 6, 5, [6, 2, 4]), features(3, 5, 6, [5, 3, 1], seed=1)
     whole = head(question, {"image": image})
     noise = Features(
@@ -377,3 +378,33 @@ def test_unknown_names_and_no_answers() -> None:
         Answerer({}, (5, 6), [], AnswererConfig())
     with pytest.raises(ValueError, match="dim must be a multiple"):
         Answerer({"image": (6, 7)}, (5, 6), ["yes"], AnswererConfig(dim=65, attention="mcan"))
+
+
+@pytest.mark.parametrize(("attention", "fusion"), EVERY)
+def test_what_is_seen_and_what_is_asked_are_learned_together(attention: str, fusion: str) -> None:
+    """One of 4 colours and one of 3 shapes at one of three places; the question alone is right three times in ten."""
+    torch.manual_seed(0)
+    shown = torch.cartesian_prod(torch.arange(4), torch.arange(3)).repeat(8, 1)  # (96, 2)
+    seen = torch.cat([torch.eye(4)[shown[:, 0]], torch.eye(3)[shown[:, 1]]], dim=1) @ torch.randn(7, 16)  # (96, 16)
+    places = 0.1 * torch.randn(96, 3, 16)
+    places[torch.arange(96), torch.arange(96) % 3] += seen
+    asked = torch.arange(96).div(12, rounding_mode="floor") % 2
+    words = (torch.eye(2)[asked] @ torch.randn(2, 16))[:, None].repeat(1, 2, 1)  # (96, 2, 16)
+    real = torch.ones(96, 3, dtype=torch.bool)
+    image = Features(places, real, places.mean(dim=1) * 3, (3,))
+    question = Features(words, real[:, :2], words[:, 0], (2,))
+    targets = torch.where(asked == 0, shown[:, 0], 4 + shown[:, 1])
+    settings = AnswererConfig(dim=32, attention=attention, fusion=fusion, hidden=32, dropout=0.0)
+    head = Answerer({"image": (16, 16)}, (16, 16), list("abcdefg"), settings)
+    optimiser = torch.optim.Adam(head.parameters(), 3e-3)
+    for _ in range(200):
+        loss = torch.nn.functional.cross_entropy(head(question, {"image": image}).logits, targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if float(loss.detach()) < 0.1:
+            break
+    right = head(question, {"image": image}).logits.argmax(1) == targets
+    assert right.float().mean() > 0.95
+    blind = head(question, {"image": rows(image, torch.randperm(96).tolist())}).logits.argmax(1) == targets
+    assert blind.float().mean() < 0.6

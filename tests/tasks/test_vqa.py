@@ -65,6 +65,8 @@ def test_64_questions_are_learned_by_heart_and_are_lost_with_other_pictures(conf
     generator = np.random.default_rng(0)
     other = vqa_scores.answer_items(model, items, cfg, swap=lambda s: vqa_scores.swapped(s, generator))
     assert vqa_scores.metrics_of(other)["accuracy"] < 0.7
+    reworded = vqa_scores.answer_items(model, items, cfg, reword=lambda text: vqa_scores.shuffled(text, generator))
+    assert vqa_scores.metrics_of(reworded)["accuracy"] < 0.9
 
 
 @pytest.mark.parametrize(("attention", "fusion"), list(itertools.product(ATTENTIONS, FUSIONS)))
@@ -181,6 +183,19 @@ def test_changing_priors_turn_the_frequencies_round_and_keep_pictures_apart(conf
     assert chance["accuracy"] < 0.2  # who answers by habit is worse than who guesses
 
 
+def test_questions_that_nobody_answered_have_no_prior_to_change() -> None:
+    asked = tuple(Question(str(k), "why?", ("yes", "no")[k % 2 : k % 2 + 1], "is") for k in range(40))
+    items = Items([Item("a", "a", questions=(*asked, Question("x", "why?", (), "is")))])
+    shares = vqa_data.train_shares(items)
+    assert shares == {
+        ("is", "yes"): pytest.approx(shares["is", "yes"]),
+        ("is", "no"): pytest.approx(shares["is", "no"]),
+    }
+    assert sorted(shares.values()) == pytest.approx([0.1, 0.9])
+    kept = [list(data.questions_of(data.kept(items, vqa_data.Mostly(shares, test)))) for test in (False, True)]
+    assert sorted(q.id for part in kept for q in part) == sorted(q.id for q in asked)
+
+
 # Scores and controls ------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +216,14 @@ def test_items_that_share_a_picture_get_another_and_one_alone_gets_none() -> Non
     assert found == {"image": ["b", "b", "a", "a", None], "audio": [None] * 5}
 
 
+def test_shuffled_questions_have_the_same_words() -> None:
+    generator = np.random.default_rng(0)
+    text = "is the red star left of the blue circle?"
+    found = [vqa_scores.shuffled(text, generator) for _ in range(20)]
+    assert {tuple(sorted(one.split())) for one in found} == {tuple(sorted(text.split()))}
+    assert len(set(found)) == 20 and text not in found
+
+
 def test_the_most_frequent_answers() -> None:
     train = [
         Question("1", "", ("yes",), "is"), Question("2", "", ("no",), "is"), Question("3", "", ("no",), "is"),
@@ -209,6 +232,33 @@ def test_the_most_frequent_answers() -> None:
     test = [Question("a", "", ("x",), "is"), Question("b", "", ("x",), "count"), Question("c", "", ("x",), "new")]
     assert vqa_scores.most_frequent(test, train, by_type=False) == {"a": "2", "b": "2", "c": "2"}
     assert vqa_scores.most_frequent(test, train) == {"a": "no", "b": "2", "c": "2"}
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_probabilities_are_what_was_trained(config, loss: str) -> None:
+    cfg = config("modalities=[image]", f"loss.name={loss}")
+    items = Items(AskedScenes("train", 40, heard=False))
+    model = model_of(cfg, items).eval()
+    told = vqa_scores.answer_items(model, items, cfg)
+    logits = model(next(vqa_data.training_batches(model, items, cfg)(0)))  # a batch, in another order
+    each = logits.logits.sigmoid() if loss == "bce" else logits.logits.softmax(dim=1)
+    expected = {round(float(row.max()), 4) for row in each}
+    found = {round(answer.top[0][1], 4) for answer in told.answers}
+    assert all(min(abs(one - other) for other in found) < 2e-4 for one in expected)
+    total = sum(share for _, share in told.answers[0].top)
+    assert total <= 1.0001 if loss == "softmax" else total > 1.5  # five answers of about a half each
+
+
+def test_looks_at_words_are_there_for_who_asks(config) -> None:
+    cfg = config("head.attention=topdown:2")
+    items = Items(AskedScenes("train", 8))
+    model = model_of(cfg, items).eval()
+    inner: dict = {}
+    batch = next(vqa_data.training_batches(model, items, cfg)(0))
+    scored = model(batch, inner)
+    (share,) = inner["looks_to_words"]  # (Q, 2, L)
+    assert len(share) == len(scored.logits)
+    torch.testing.assert_close(share.sum(dim=2), torch.ones(len(share), 2))
 
 
 def test_multiple_choice_answers_with_a_choice(config) -> None:
@@ -283,11 +333,22 @@ def test_where_a_sound_was_looked_at_without_the_padding_of_its_batch(config) ->
         (["modalities=[image]", "encoder.image.cache=true"], "nothing of image is frozen. Set encoder.image.freeze or"),
         (["head.attention=none", "head.positions=false"], "head.positions=False has no effect here"),
         (["encoder.text.cache=true"], "encoder.text.cache=True has no effect here"),
+        (["head.dim=0"], r"head.dim must be at least 1, head.hidden at least 0, .*: got 0, 32 and 0.1"),
+        (["head.hidden=-1"], "got 32, -1 and 0.1"),
+        (["head.dropout=1"], "got 32, 32 and 1.0"),
     ],
 )
 def test_wrong_settings(config, changes: list[str], message: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=message):
         model_of(config(*changes), Items(AskedScenes("train", 4)))
+
+
+def test_modalities_that_no_item_has(config) -> None:
+    seen = Items(item._replace(audio=()) for item in AskedScenes("train", 8))
+    vqa_data.check_modalities(seen, config("modalities=[image]"))
+    vqa_data.check_modalities(seen, config("modalities=[]"))
+    with pytest.raises(ConfigError, match=r"'synthetic' have: none has audio. Set modalities=\[image\]"):
+        vqa_data.check_modalities(seen, config())
 
 
 def test_wrong_questions(config) -> None:
