@@ -1,4 +1,4 @@
-"""Where a captioner looked, word by word: a picture of a few sentences, a page of many.
+"""Where a captioner looked, word by word, or a question, look by look: a picture of a few sentences, a page of many.
 
 The grid of an encoder lies over the whole picture: an encoder squashes it to a square, here it keeps its shape, and the
 cells stretch with it. Of a sound it lies over the whole log-mel spectrogram, low tones at the bottom (the rows of an
