@@ -78,7 +78,7 @@ def gqa(root: Path, split: str, skip_bad: bool = False) -> Items:
             if missing:
                 raise ValueError(f"{where} must have imageId, question, answer: {', '.join(missing)} missing.")
             types = row.get("types") or {}
-            kind = types.get("structural", "") if isinstance(types, dict) else types
+            kind = types.get("structural") or "" if isinstance(types, dict) else types
             if not isinstance(kind, str):
                 raise ValueError(f'{where}: types must be an object whose "structural" is text: got {types!r}.')
             asked[f"{row['imageId']}.jpg"].append(one_answer(number, row["question"], row["answer"], kind, where))

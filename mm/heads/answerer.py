@@ -125,7 +125,7 @@ class Answerer(nn.Module):
             self.attention = build_attention(settings.attention, dim, dropout, not bilinear)
             self.fusion = build_fusion(settings.fusion, dim, dropout)
         self.whereabouts = Whereabouts(contents, looks, dim) if where else None
-        width = dim * (1 + (self.whereabouts is not None))
+        width = 2 * dim if where else dim
         stages: list[nn.Module] = [nn.Dropout(dropout)]
         if settings.hidden:
             stages += [nn.Linear(width, settings.hidden), nn.ReLU(), nn.Dropout(dropout)]

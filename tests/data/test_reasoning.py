@@ -223,8 +223,9 @@ def test_gqa_files_that_are_wrong(scenes, content, message):
         assert "train_balanced_questions.json" in str(caught.value)
 
 
-def test_gqa_without_types(scenes):
-    content = {"7": {"imageId": "2354786", "question": "Why?", "answer": "so", "types": None}}
+@pytest.mark.parametrize("types", [None, {}, {"structural": None}])
+def test_gqa_without_types(scenes, types):
+    content = {"7": {"imageId": "2354786", "question": "Why?", "answer": "so", "types": types}}
     write(scenes / "gqa" / "train_balanced_questions.json", content)
     assert [question.type for question in questions_of(gqa(scenes, "train"))] == [""]
 
