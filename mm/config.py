@@ -90,7 +90,7 @@ class EncodersConfig:
 class DataConfig:
     """What a run reads."""
 
-    name: str = "synthetic"  # a key of mm.data.READERS, for questions of mm.data.ASKED
+    name: str = "synthetic"  # a key of mm.data.READERS, for questions of mm.data.ASKED, for localisation of LOCALISED
     root: str = ""  # folder of the data sets; "" = $MM_DATA, else ./data
     batch_size: int = 128  # items of a batch, over all processes together
     workers: int = 0  # loading processes; the batches are the same for any number
@@ -103,8 +103,9 @@ class DataConfig:
     skip_bad: bool = False  # leave out unreadable training files and count them
     fold: int = 1  # test fold of ESC-10 / ESC-50
     speaker: str = ""  # FSDD: this speaker is the test set; "" = the official test takes
-    scenes: int = 20000  # training scenes of the embedded world
-    file: str = ""  # the CSV or JSONL of name=table
+    scenes: int = 20000  # training scenes of the embedded world; training mosaics
+    sources: int = 1  # things of the embedded world that sound at once where sounds are localised
+    file: str = ""  # the CSV or JSONL of name=table, the folder of name=videos
 
 
 @dataclass

@@ -92,6 +92,21 @@ def place_code(features: Features) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)  # (B, N, 4 WAVES)
 
 
+def advanced(map: Tensor, grid: tuple[int, int], cells: float) -> Tensor:
+    """What lies part of a cell further down and right of each place, between the cells there; the edge goes on.
+
+    Args:
+        map: (B, N, ...).
+        grid: (H, W), H W = N.
+        cells: 0 to 1, of both axes.
+    """
+    x = map.unflatten(1, grid)  # (B, H, W, ...)
+    for axis in (1, 2):
+        next_ = torch.cat([x.narrow(axis, 1, x.shape[axis] - 1), x.narrow(axis, x.shape[axis] - 1, 1)], dim=axis)
+        x = torch.lerp(x, next_, cells)  # (B, H, W, ...)
+    return x.flatten(1, 2)  # (B, N, ...)
+
+
 def pad(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Stack tensors that may differ along their first axis, with zeros behind the shorter ones.
 

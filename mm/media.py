@@ -10,7 +10,9 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -33,6 +35,7 @@ VIEWS = (
     "bottom left mirrored",
     "bottom right mirrored",
 )
+VIDEO_FILES = {".mp4", ".webm", ".mkv", ".mov", ".avi"}  # where a path may be a picture or a video, these are videos
 SOUND_FILES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".oga", ".aif", ".wave"}
 MOST_CHANNELS = 8  # 7.1; an array of more rows is taken for (T, C) the wrong way round
 HIGHEST_PEAK = 16.0  # a float array beyond it holds integers that nobody scaled
@@ -49,12 +52,13 @@ class MediaError(ValueError):
 def read_image(
     source: str | Path | bytes | Image.Image | np.ndarray | Tensor, at_least: int | None = None
 ) -> np.ndarray:
-    """Decode a picture: EXIF rotation applied, transparency on white, first frame of an animation.
+    """Decode a picture: EXIF rotation applied, transparency on white, first frame of an animation, middle of a video.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, an array or a tensor. Arrays are channels-last, (H, W),
-            (H, W, 1), (H, W, 3) or (H, W, 4); tensors channels-first, (H, W), (1, H, W), (3, H, W) or (4, H, W). Both
-            are uint8, uint16, or float in [0, 1].
+        source: a path, the bytes of a file, a PIL image, an array or a tensor. Of a path with a suffix of `VIDEO_FILES`
+            the picture is the frame on show at half the video's length (PyAV, `pip install mm[video]`). Arrays are
+            channels-last, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); tensors channels-first, (H, W), (1, H, W),
+            (3, H, W) or (4, H, W). Both are uint8, uint16, or float in [0, 1].
         at_least: pixels; a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as neither side gets
             shorter than this: several times faster, pixels slightly different. None = exact.
 
@@ -65,6 +69,8 @@ def read_image(
         MediaError: it is damaged, empty, of an unknown kind, or an array of another shape, type or range.
         FileNotFoundError: there is no such file.
     """
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in VIDEO_FILES:
+        return _middle_frame(source)
     if isinstance(source, Tensor):
         source = source.detach().cpu().numpy()
         source = np.moveaxis(source, 0, -1) if source.ndim == 3 else source  # (H, W, C)
@@ -317,16 +323,48 @@ def read_video(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         MediaError: it is damaged, has no picture track, or PyAV is not installed.
         FileNotFoundError: there is no such file.
     """
+    with _opened(path) as container:
+        frames = list(container.decode(video=0))
+        if not frames or any(frame.time is None for frame in frames):
+            raise ValueError("it has no frames, or frames without times")
+        return np.stack([f.to_ndarray(format="rgb24") for f in frames]), np.array([f.time for f in frames])
+
+
+def _middle_frame(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8: what a video shows at half its length, decoded from the key frame before it."""
+    with _opened(path) as container:
+        track = container.streams.video[0]
+        start = track.start_time or 0  # like all times here in ticks of the track's clock
+        if track.duration:
+            middle = start + track.duration // 2
+        elif container.duration:  # .mkv and .webm give the end of the whole file alone, in microseconds
+            middle = (start + int(Fraction(container.duration, 1_000_000) / track.time_base)) // 2
+        else:  # a recording whose length was never written into its head
+            middle = max((packet.pts for packet in container.demux(track) if packet.pts is not None), default=0) // 2
+        container.seek(middle, stream=track)
+        shown = None
+        for frame in container.decode(track):
+            if frame.pts is None:
+                raise ValueError("it has frames without times")
+            if shown is not None and frame.pts > middle:
+                break
+            shown = frame
+        else:
+            if shown is None or shown.pts + (shown.duration or 0) < middle:
+                raise ValueError("its picture track ends before half its length")
+        return shown.to_ndarray(format="rgb24")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The container of a video, which has a picture track."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no video file {path}. Check the path and the data folder.")
     av = _import_av(path)
     with _naming(str(path)), av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("it has no picture track")
-        frames = list(container.decode(video=0))
-        if not frames or any(frame.time is None for frame in frames):
-            raise ValueError("it has no frames, or frames without times")
-        return np.stack([f.to_ndarray(format="rgb24") for f in frames]), np.array([f.time for f in frames])
+        yield container
 
 
 def _import_av(path: str | Path):  # type: ignore[no-untyped-def]

@@ -23,6 +23,7 @@ if str(Path(__file__).parent) not in sys.path:
 
 import torch
 from benchmarks.captioning import bench_beam, bench_scores, bench_training_step
+from benchmarks.localisation import bench_pairs, bench_vggss
 from benchmarks.result import Result
 from benchmarks.retrieval import (
     CORES,
@@ -53,6 +54,8 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "caption_scores": bench_scores,
     "vqa_accuracy": bench_official,
     "vqa_epoch": bench_epoch,
+    "localisation_pairs": bench_pairs,
+    "localisation_vggss": bench_vggss,
 }
 
 

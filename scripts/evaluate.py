@@ -4,7 +4,7 @@
     python scripts/evaluate.py --captions results.json --references captions_val.json [--json]
     python scripts/evaluate.py --answers results.json --annotations annotations.json [--questions F.json] [--json]
 
-Settings such as data.root=FOLDER, data.eval_views=2 or decoding.beam=1 change how the run is evaluated;
+Settings such as data.root=FOLDER, data.eval_views=2 or protocol=ez_vsl change how the run is evaluated;
 RUN/metrics.json is written anew when they are the run's own and the split is "test". With --ensemble the cosines of all
 retrieval runs named are averaged. Captions and references are in COCO's formats; references may be a data set's
 Karpathy JSON too, of which --split names the part. Answers and annotations are in VQA's; with --questions it is checked
@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from mm import data, encoders
 from mm.config import clean_exit
@@ -24,6 +25,12 @@ from mm.tasks import (
     captioning,
     captioning_data,
     captioning_scores,
+    distillation,
+    distillation_data,
+    distillation_scores,
+    localisation,
+    localisation_data,
+    localisation_scores,
     retrieval,
     retrieval_scores,
     vqa,
@@ -79,6 +86,10 @@ def main() -> None:
         metrics, controls, missing = score_captioning(arguments)
     elif holds(arguments.run, vqa.ANSWERER_FILE):
         metrics, controls, missing = score_vqa(arguments)
+    elif holds(arguments.run, localisation.LOCALISER_FILE):
+        metrics, controls, missing = score_localisation(arguments)
+    elif holds(arguments.run, distillation.CLASSIFIER_FILE):
+        metrics, controls, missing = score_distillation(arguments)
     else:
         metrics, controls, missing = score_retrieval(arguments)
     if arguments.json:
@@ -150,6 +161,40 @@ def score_captioning(arguments: argparse.Namespace) -> Scored:
     return scored
 
 
+def score_localisation(arguments: argparse.Namespace) -> Scored:
+    """Metrics of a localisation run, which are also written into it."""
+    if arguments.ensemble or arguments.write:
+        raise ValueError("--ensemble is for retrieval runs, --write for captions and answers: this run localises.")
+    model, cfg = localisation.load(arguments.run, arguments.settings)
+    (items,) = localisation_data.load(cfg, (arguments.split,))
+    metrics, controls = localisation_scores.score(localisation_scores.map_items(model, items, cfg), items, cfg)
+    keep(arguments, "localisation", cfg, metrics, controls, {})
+    return metrics, controls, {}
+
+
+def score_distillation(arguments: argparse.Namespace) -> Scored:
+    """Metrics of a student or of its teacher, which are also written into its run."""
+    if arguments.ensemble or arguments.write:
+        raise ValueError("--ensemble is for retrieval runs, --write for captions and answers: this run classifies.")
+    model, cfg = distillation.load(arguments.run, arguments.settings)
+    missing: dict[str, str] = {}
+    if cfg.learner == "teacher":
+        pictures = distillation_data.load_pictures(cfg, arguments.split)
+        metrics, controls = distillation_scores.score_teacher(model, pictures)
+    else:
+        run = Path(arguments.run)
+        teacher = distillation.load_teacher(cfg.teacher or run / distillation.TEACHER, arguments.settings)
+        train, pairs = (distillation_data.load_pairs(cfg, part) for part in ("train", arguments.split))
+        other, control = run / distillation.SHUFFLED_PAIRS, None
+        if (other / "metrics.json").is_file():
+            control, _ = distillation.load(other, arguments.settings)
+        elif not cfg.shuffle_pairs:
+            missing[other.name] = f"no finished run in {other}: run scripts/train_distillation.py to its end"
+        metrics, controls = distillation_scores.score(model, teacher, control, pairs, train, cfg)
+    keep(arguments, "distillation", cfg, metrics, controls, missing)
+    return metrics, controls, missing
+
+
 def score_retrieval(arguments: argparse.Namespace) -> Scored:
     """Metrics of a retrieval run, which are also written into it."""
     if arguments.write:
@@ -169,7 +214,7 @@ def score_retrieval(arguments: argparse.Namespace) -> Scored:
 def keep(
     arguments: argparse.Namespace,
     task: str,
-    cfg: retrieval.Retrieval | captioning.Captioning | vqa.VQA,
+    cfg: Any,
     metrics: dict[str, float],
     controls: dict[str, dict[str, float]],
     missing: dict[str, str],

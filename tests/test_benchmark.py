@@ -50,6 +50,8 @@ SMALL = {
     "caption_scores": {"images": 30, "repeats": 1},
     "vqa_accuracy": {"questions": 300, "repeats": 1},
     "vqa_epoch": {"images": 200, "asked": 5, "places": 4, "dim": 8, "steps": 3, "trained": 2},
+    "localisation_pairs": {"clips": 6, "side": 3, "dim": 8, "most_mb": 1, "repeats": 1},
+    "localisation_vggss": {"images": 20, "repeats": 1},
 }
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -14,14 +14,17 @@ import torch
 import yaml
 
 from mm import data
+from mm.checks import values
 from mm.config import AudioConfig, ImageConfig, TextConfig, load, settings
 from mm.data import AskedScenes, DataConfig, Item, Items, Question
 from mm.encoders import AudioEncoder, audio_encoder, image_encoder, rates, text_encoder
 from mm.encoders.settings import NOT_THE_ENCODERS
 from mm.heads.answerer import AnswererConfig
-from mm.tasks import captioning, captioning_data, captioning_scores, vqa, vqa_data
+from mm.tasks import captioning, captioning_data, captioning_scores, distillation, localisation, vqa, vqa_data
 from mm.tasks.captioning import CaptionerConfig, Captioning
 from mm.tasks.captioning_model import CaptionModel, DecodingConfig
+from mm.tasks.distillation import Distillation
+from mm.tasks.localisation import Localisation
 from mm.tasks.retrieval import LossConfig, Objective, PoolConfig, Retrieval, build_model
 from mm.tasks.vqa import VQA
 from mm.vocabulary import END
@@ -31,6 +34,18 @@ ROOT = Path(__file__).parents[1]
 
 def asked(texts: list[str]) -> list[Question]:
     return [Question(str(number), text, ("yes",) * 10) for number, text in enumerate(texts * 2)]
+
+
+class Taught(NamedTuple):
+    """The encoders of teacher and student, each a model of its own."""
+
+    encoders: dict[str, Any]
+    classes: list[list[str]]
+
+
+def teacher_and_student(cfg: Distillation, texts: list[str]) -> Taught:
+    both = [distillation.build_model(each, texts) for each in (distillation.teacher_settings(cfg), cfg)]
+    return Taught({model.modality: model.encoder for model in both}, [model.classes for model in both])
 
 
 class Task(NamedTuple):
@@ -48,6 +63,10 @@ TASKS = {  # folder of configs/ -> the task
     "vqa": Task(
         VQA, lambda cfg, texts: vqa.build_model(cfg, asked(texts)), lambda cfg: [*cfg.modalities, "text"], "vqa_"
     ),
+    "localisation": Task(
+        Localisation, lambda cfg, texts: localisation.build_model(cfg), lambda cfg: ["image", "audio"], "localisation_"
+    ),
+    "distillation": Task(Distillation, teacher_and_student, lambda cfg: ["image", "audio"], "distillation_"),
 }
 FILES = sorted((ROOT / "configs").rglob("*.y*ml"))
 every_config = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -71,7 +90,7 @@ def test_every_task_has_its_configurations() -> None:
 def test_it_parses_and_says_what_it_is(file: Path) -> None:
     task = TASKS[file.parent.name]
     cfg = load(task.config, ["--config", str(file)])
-    assert cfg.data.name in {**data.READERS, **data.ASKED}
+    assert cfg.data.name in {**data.READERS, **data.ASKED, **data.LOCALISED}
     assert file.read_text(encoding="utf-8").startswith("# ")
     if file.stem not in ("default", "tiny"):
         assert cfg.out == f"runs/{task.prefix}{file.stem}"
@@ -90,10 +109,10 @@ def test_every_line_has_an_effect(file: Path) -> None:
     needs = {  # {setting: what it takes for it to matter}; what the encoders ignore, they refuse themselves
         **{f"encoder.{m}.": m in modalities for m in data.MODALITIES},
         "data.views": "image" in modalities,
-        "data.scenes": cfg.data.name == "synthetic",
+        "data.scenes": cfg.data.name in ("synthetic", "digit_mosaics", "esc10_mosaics"),
         "data.file": cfg.data.name == "table",
-        "data.fold": cfg.data.name in ("esc10", "esc50"),
-        "data.speaker": cfg.data.name == "spoken_digits",
+        "data.fold": cfg.data.name in ("esc10", "esc50", "esc10_mosaics"),
+        "data.speaker": cfg.data.name in ("spoken_digits", "digit_mosaics"),
         "loop.patience": cfg.loop.evaluate_every > 0,
         **NEEDS[type(cfg)](cfg),
     }
@@ -123,7 +142,21 @@ def needs_of_vqa(cfg: VQA) -> dict[str, bool]:
     return dict.fromkeys(vqa.idle(cfg, cfg.head.attention.partition(":")[0]), False)
 
 
-NEEDS = {Retrieval: needs_of_retrieval, Captioning: needs_of_captioning, VQA: needs_of_vqa}
+def needs_of_distillation(cfg: Distillation) -> dict[str, bool]:
+    return dict.fromkeys(distillation.idle(cfg), False)
+
+
+def needs_of_localisation(cfg: Localisation) -> dict[str, bool]:
+    return dict.fromkeys(localisation.idle(cfg), False)
+
+
+NEEDS = {
+    Retrieval: needs_of_retrieval,
+    Captioning: needs_of_captioning,
+    VQA: needs_of_vqa,
+    Distillation: needs_of_distillation,
+    Localisation: needs_of_localisation,
+}
 
 
 @every_config
@@ -143,6 +176,11 @@ def test_it_builds(file: Path) -> None:
         assert model.head.answers == ["yes"]
         assert model.cached == {m for m in cfg.modalities if getattr(cfg.encoder, m).cache}
         assert (model.head.attention is None) == (cfg.head.attention == "none" or not cfg.modalities)
+    elif isinstance(cfg, Localisation):
+        assert model.head.log_scale.requires_grad == (cfg.head.temperature == 0)
+        assert model.cached == {m for m in model.encoders if getattr(cfg.encoder, m).cache}
+    elif isinstance(cfg, Distillation):
+        assert model.classes == [["a dog and a cat"] * 5] * 2
     else:
         assert model.head.vocabulary.words == ["a", "and", "cat", "dog"]
         assert type(model.head.decoder).__name__.lower() == f"{cfg.head.decoder}decoder"
@@ -259,7 +297,13 @@ def test_every_field_is_read(task: str, group: type, names: set[str], leaf: str)
     if group is AnswererConfig:
         assert f"head.{leaf}" in {key for _, key, _ in OF_THE_ANSWERER}
         return
-    refused = {"captioning": captioning.idle(Captioning()), "vqa": vqa.idle(VQA(), "topdown"), "retrieval": []}[task]
+    refused = {
+        "captioning": captioning.idle(Captioning()),
+        "vqa": vqa.idle(VQA(), "topdown"),
+        "distillation": distillation.idle(Distillation()),
+        "localisation": localisation.idle(Localisation(data=DataConfig(name="table"))),
+        "retrieval": [],
+    }[task]
     if group in (DataConfig, TextConfig) and f"{next(iter(names))}.{leaf}" in [
         key.removeprefix("encoder.") for key in refused
     ]:
@@ -420,6 +464,23 @@ def test_what_answering_does_not_read_it_refuses(key: str) -> None:
     cfg = load(VQA, [f"{key}={'true' if key.endswith(('complete', 'cache')) else 7}"])
     with pytest.raises(ValueError, match=rf"{key}=.* has no effect here: leave out, or give {key}="):
         vqa.check(cfg)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(f"learner=student {key}" for key in distillation.idle(Distillation())),
+        *(f"learner=teacher {key}" for key in distillation.OF_THE_STUDENT),
+        *(f"teacher=RUN {key}" for key in distillation.idle(Distillation(teacher="RUN")) if "image" in key),
+    ],
+)
+def test_what_distillation_does_not_read_it_refuses(key: str) -> None:
+    beside, key = key.split()
+    kind = settings(Distillation)[key].type
+    other = {bool: str(not values(Distillation())[key]).lower(), str: "other"}.get(kind, "7")
+    cfg = load(Distillation, [beside, f"{key}={get_args(kind)[-1] if get_origin(kind) else other}"])
+    with pytest.raises(ValueError, match=rf"{key}=.* has no effect here: leave out, or give {key}="):
+        distillation.check(cfg)
 
 
 def test_the_questions_of_a_batch_the_loss_and_the_rates_of_answering_arrive() -> None:

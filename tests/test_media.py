@@ -1,3 +1,4 @@
+import re
 import struct
 import sys
 import zlib
@@ -382,12 +383,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 # Video --------------------------------------------------------------------------------------------------------------
 
 
-def clip(path, sound=None, frames=12, rate=25):
+def clip(path, sound=None, frames=12, rate=25, codec="mpeg4", key_every=12, pixels="yuv420p", **options):
     """A video that gets brighter by 20 levels a frame, with a sound track if one is given."""
     av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=rate)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+    with av.open(str(path), "w", options=options) as container:
+        steady = {"sc_threshold": "1000000000"}  # no key frames of MPEG-4 but those asked for
+        video = container.add_stream(codec, rate=rate, options=steady if codec == "mpeg4" else {})
+        video.width, video.height, video.pix_fmt, video.gop_size = 64, 48, pixels, key_every
         track = container.add_stream("aac", rate=RATE) if sound is not None else None
         for i in range(frames):
             picture = np.full((48, 64, 3), 20 * i, np.uint8)
@@ -407,6 +409,58 @@ def test_video_frames_and_times(tmp_path):
     assert np.abs(frames.mean(axis=(1, 2, 3)) - 20 * np.arange(12)).max() < 4
 
 
+@pytest.mark.parametrize("name", ["v.mp4", "v.MOV", "v.mkv", "v.avi"])
+@pytest.mark.parametrize(("frames", "middle"), [(1, 0), (2, 1), (11, 5), (12, 6)])
+def test_the_picture_of_a_video_is_its_middle_frame(tmp_path, name, frames, middle):
+    path = clip(tmp_path / name, frames=frames, key_every=4)
+    for source in (path, str(path)):
+        picture = read_image(source)
+        assert picture.shape == (48, 64, 3) and picture.dtype == np.uint8 and picture.flags.writeable
+        assert abs(picture.mean() - 20 * middle) < 4
+
+
+@pytest.mark.parametrize(("name", "options"), [("v.webm", {}), ("recording.webm", {"live": "1"})])
+def test_the_middle_of_a_video_without_a_length_in_its_head(tmp_path, name, options):
+    picture = read_image(clip(tmp_path / name, codec="libvpx", key_every=4, **options))
+    assert 20 * 5 - 4 < picture.mean() < 20 * 6 + 4  # a recording has the time of its last frame, not its end
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.mp4"])
+def test_the_middle_of_a_video_with_sound_and_of_one_that_starts_late(tmp_path, name):
+    path = clip(tmp_path / "v.mp4", sound=tone(0.48))
+    assert abs(read_image(path).mean() - 20 * 6) < 4
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as old, av.open(str(tmp_path / name), "w") as new:
+        track = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts + 12800, packet.dts + 12800, track  # by a second
+                new.mux(packet)
+    assert abs(read_image(tmp_path / name).mean() - 20 * 6) < 4
+
+
+def test_only_what_is_needed_of_a_video_is_decoded(tmp_path):
+    whole = clip(tmp_path / "v.mov", codec="png", pixels="rgb24")
+    content = whole.read_bytes()
+    assert content.count(b"\x89PNG") == 12  # each a key frame
+    (tmp_path / "damaged.mov").write_bytes(content.replace(b"\x89PNG", b"....", 1))
+    with pytest.raises(MediaError, match=r"damaged\.mov"):
+        read_video(tmp_path / "damaged.mov")
+    assert np.array_equal(read_image(tmp_path / "damaged.mov"), read_image(whole))
+
+
+@pytest.mark.parametrize(("name", "options"), [("v.mp4", {"movflags": "faststart"}), ("v.mkv", {})])
+def test_a_video_that_is_cut_off_before_its_middle_is_named(tmp_path, name, options):
+    path = clip(tmp_path / name, key_every=4, **options)
+    content = path.read_bytes()
+    pictures = [found.start() for found in re.finditer(rb"\x00\x00\x01\xb6", content)]  # of MPEG-4 visual, twelve
+    path.write_bytes(content[: pictures[8]])
+    assert abs(read_image(path).mean() - 20 * 6) < 4
+    path.write_bytes(content[: pictures[5]])
+    with pytest.raises(MediaError, match=rf"cannot read .*{name}: its picture track ends before half its length"):
+        read_image(path)
+
+
 def test_the_sound_of_a_video(tmp_path):
     wave = read_audio(clip(tmp_path / "v.mp4", sound=tone(1.0)), RATE)
     assert abs(len(wave) - RATE) <= 2048
@@ -422,11 +476,16 @@ def test_bad_videos_are_named(tmp_path):
     with pytest.raises(MediaError, match=r"cannot read .*a\.wav: it has no picture track"):
         read_video(tmp_path / "a.wav")
     path.write_bytes(path.read_bytes()[:300])
-    for read in (read_video, lambda p: read_audio(p, RATE)):
+    for read in (read_video, read_image, lambda p: read_audio(p, RATE)):
         with pytest.raises(MediaError, match=r"cannot read .*v\.mp4"):
             read(path)
-    with pytest.raises(FileNotFoundError, match=r"no video file .*none\.mp4"):
-        read_video(tmp_path / "none.mp4")
+    for read in (read_video, read_image):
+        with pytest.raises(FileNotFoundError, match=r"no video file .*none\.mp4"):
+            read(tmp_path / "none.mp4")
+    write_audio(tmp_path / "b.wav", tone(), RATE)
+    (tmp_path / "b.wav").rename(tmp_path / "sound.avi")
+    with pytest.raises(MediaError, match=r"cannot read .*sound\.avi: it has no picture track"):
+        read_image(tmp_path / "sound.avi")
 
 
 def test_without_pyav_the_message_says_what_to_install(tmp_path, monkeypatch):
@@ -437,5 +496,8 @@ def test_without_pyav_the_message_says_what_to_install(tmp_path, monkeypatch):
             MediaError, match=r"a\.m4a needs PyAV, which is not installed. Run: pip install 'mm\[video\]'"
         ):
             read(tmp_path / "a.m4a")
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(MediaError, match=r"a\.mp4 needs PyAV"):
+        read_image(tmp_path / "a.mp4")
     soundfile.write(tmp_path / "a.ogg", tone(), RATE)
     assert len(read_audio(tmp_path / "a.ogg", RATE)) == 8000

@@ -22,14 +22,23 @@ import torch
 from mm import data
 from mm.config import load as read_config
 from mm.data.caption_files import read_references, write_results
+from mm.data.mosaics import EVERY_WORD, shows
 from mm.tasks.captioning import Captioning
+from mm.tasks.distillation import Distillation
+from mm.tasks.localisation import Localisation
 from mm.tasks.retrieval import Retrieval
 from mm.tasks.vqa import VQA
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-TASKS = {"retrieval": Retrieval, "captioning": Captioning, "vqa": VQA}  # scripts/train_<task>.py -> its settings
+TASKS = {  # scripts/train_<task>.py -> its settings
+    "retrieval": Retrieval,
+    "captioning": Captioning,
+    "vqa": VQA,
+    "localisation": Localisation,
+    "distillation": Distillation,
+}
 PHOTOGRAPHS = 24  # of each split of Flickr8k
 FEW = [
     "loop.steps=2",
@@ -92,18 +101,28 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, own_table: Path) -> Iterat
         patch.chdir(folder)
         patch.delenv("MM_DATA", raising=False)
         patch.setattr(data, "EVALUATION_SCENES", 60)
+        patch.setattr(data, "DIGIT_MOSAICS", 20)
+        patch.setattr(data, "ESC10_MOSAICS", 12)
         yield folder
 
 
 def few_photographs(whole: Path, part: Path) -> None:
-    """Flickr8k with the first photographs of each split; the queries of the README are added to training captions."""
+    """Flickr8k with the first photographs of each split, and two of each class that a mosaic can show.
+
+    The queries of the README are added to training captions.
+    """
     part.unlink()
     part.mkdir()
     document = json.loads((whole / "dataset_flickr8k.json").read_text(encoding="utf-8"))
     by_split: dict[str, list] = {}
     for row in document["images"]:
         by_split.setdefault(row["split"], []).append(row)
-    document["images"] = [row for rows in by_split.values() for row in rows[:PHOTOGRAPHS]]
+    document["images"] = []
+    for rows in by_split.values():
+        document["images"] += rows[:PHOTOGRAPHS]
+        shown = [(row, shows([sentence["raw"] for sentence in row["sentences"]])) for row in rows[PHOTOGRAPHS:]]
+        for name in (*EVERY_WORD, "neutral"):
+            document["images"] += [row for row, its in shown if its == name][:2]
     for row in by_split["train"][:PHOTOGRAPHS]:
         row["sentences"][0]["raw"] += " " + " ".join(ASKED)
     (part / "dataset_flickr8k.json").write_text(json.dumps(document))
@@ -123,9 +142,9 @@ def stand_in(script, tiny: list[str], tiny_captioning: list[str], own_table: Pat
         if Path(run).exists():
             return False
         task, cfg = RUNS.get(run, ("retrieval", None))
-        if task == "vqa":
-            few = ["--config", str(ROOT / "configs/vqa/tiny.yaml"), *FEW, f"out={run}"]
-            answer = script("train_vqa", *few)
+        if task in ("vqa", "localisation", "distillation"):
+            few = ["--config", str(ROOT / f"configs/{task}/tiny.yaml"), *FEW, f"out={run}"]
+            answer = script(f"train_{task}", *few)
             assert answer.code == 0, answer.err
             return True
         if task == "captioning":
@@ -186,10 +205,11 @@ def test_command(command: str, script, sandbox: Path, stand_in, no_java: None) -
         if missing := [file for file in needed if not Path(file).exists()]:
             pytest.skip(f"{', '.join(missing)} are not there")
         try:
-            (data.load_asked if task == "vqa" else data.load)(cfg.data, "test", cfg.seed)
+            load = {"vqa": data.load_asked, "localisation": data.load_localised}.get(task, data.load)
+            load(cfg.data, "test", cfg.seed)
         except FileNotFoundError as error:
             pytest.skip(f"the real data set is not laid out: {error}")
-    elif name in ("evaluate", "build_index", "caption", "ask"):
+    elif name in ("evaluate", "build_index", "caption", "ask", "localise"):
         if "--references" in arguments:
             references = Path(arguments[arguments.index("--references") + 1])
             if not references.is_file():

@@ -28,15 +28,19 @@ from mm.data.gallery import (
     texts,
     unique,
 )
-from mm.data.item import MODALITIES, Item, Items, Question, UnreadableError, data_root, parts
+from mm.data.item import MODALITIES, Faults, Item, Items, Question, UnreadableError, data_root, parts
 from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
 from mm.data.loader import Batches
+from mm.data.localised import boxed_table, flickr_soundnet, vgg_ss
+from mm.data.mosaics import DIGIT_MOSAICS, ESC10_MOSAICS, Mosaics, digit_mosaics, esc10_mosaics
 from mm.data.pairs import Pairs
 from mm.data.reasoning import clevr, gqa
+from mm.data.sounding import SoundingScenes
 from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
 from mm.data.synthetic import Scenes
 from mm.data.table import table
+from mm.data.videos import vggsound, video_folder
 from mm.data.voices import SAMPLE_RATE
 from mm.data.vqa_files import V1, V1_CHOICES, V2, V2_TEST_DEV, vqa
 from mm.naming import known
@@ -49,13 +53,16 @@ __all__ = [
     "Cache",
     "DamagedCacheError",
     "Entry",
+    "Faults",
     "Inputs",
     "Item",
     "Items",
+    "Mosaics",
     "Pairs",
     "Prepared",
     "Question",
     "Scenes",
+    "SoundingScenes",
     "UnreadableError",
     "audiocaps",
     "cached",
@@ -65,18 +72,22 @@ __all__ = [
     "clotho",
     "coco",
     "collate",
+    "digit_mosaics",
     "easy_vqa",
     "esc10",
+    "esc10_mosaics",
     "esc50",
     "flickr8k",
     "flickr8k_spoken",
     "flickr30k",
+    "flickr_soundnet",
     "folder",
     "gallery",
     "gqa",
     "kept",
     "load",
     "load_asked",
+    "load_localised",
     "prepared",
     "questions_of",
     "readable",
@@ -88,6 +99,9 @@ __all__ = [
     "texts",
     "unique",
     "unseen",
+    "vgg_ss",
+    "vggsound",
+    "video_folder",
     "vqa",
 ]
 
@@ -100,10 +114,16 @@ def _synthetic(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
     return Scenes(split, cfg.scenes if split == "train" else EVALUATION_SCENES, seed)
 
 
-def _table(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
+def own_file(cfg: DataConfig) -> Path:
+    """The file, or the folder of videos, of a data set of one's own."""
     if not cfg.file:
-        raise ValueError("data.name=table needs data.file=FILE.csv or FILE.jsonl, see docs/data.md: got none.")
-    return table(Path(cfg.file), split, cfg.skip_bad)
+        what = "FOLDER" if cfg.name == "videos" else "FILE.csv or FILE.jsonl"
+        raise ValueError(f"data.name={cfg.name} needs data.file={what}, see docs/data.md: got none.")
+    return Path(cfg.file)
+
+
+def _table(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
+    return table(own_file(cfg), split, cfg.skip_bad)
 
 
 READERS: dict[str, Reader] = {
@@ -129,6 +149,30 @@ ASKED: dict[str, Reader] = {
     "vqa_v1_choices": lambda cfg, split, seed: vqa(data_root(cfg), V1_CHOICES, split, cfg.skip_bad),
     "vqa_v2": lambda cfg, split, seed: vqa(data_root(cfg), V2, split, cfg.skip_bad),
     "vqa_v2_test_dev": lambda cfg, split, seed: vqa(data_root(cfg), V2_TEST_DEV, split, cfg.skip_bad),
+}
+
+
+def _mosaics(cfg: DataConfig, split: str, other: int) -> int:
+    return cfg.scenes if split == "train" else other
+
+
+def _sounding(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
+    return SoundingScenes(split, cfg.scenes if split == "train" else EVALUATION_SCENES, seed, cfg.sources)
+
+
+LOCALISED: dict[str, Reader] = {
+    "digit_mosaics": lambda cfg, split, seed: digit_mosaics(
+        data_root(cfg), split, _mosaics(cfg, split, DIGIT_MOSAICS), seed, cfg.speaker
+    ),
+    "esc10_mosaics": lambda cfg, split, seed: esc10_mosaics(
+        data_root(cfg), split, _mosaics(cfg, split, ESC10_MOSAICS), seed, cfg.fold
+    ),
+    "flickr_soundnet": lambda cfg, split, seed: flickr_soundnet(data_root(cfg), split, cfg.skip_bad),
+    "synthetic": _sounding,
+    "table": lambda cfg, split, seed: boxed_table(own_file(cfg), split, cfg.skip_bad),
+    "vggsound": lambda cfg, split, seed: vggsound(data_root(cfg), split, cfg.skip_bad),
+    "vggss": lambda cfg, split, seed: vgg_ss(data_root(cfg), split, cfg.skip_bad),
+    "videos": lambda cfg, split, seed: video_folder(own_file(cfg), split, cfg.skip_bad),
 }
 
 
@@ -183,3 +227,19 @@ def load_asked(cfg: DataConfig, split: str, seed: int = 0, modalities: Sequence[
         seen, heard = (modality in modalities or not modalities for modality in ("image", "audio"))
         items = AskedScenes(split, n, seed, seen=seen, heard=heard)
     return items if modalities else unseen(items)
+
+
+def load_localised(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:
+    """One split of the pairs of a picture and a sound that `cfg` names; `meta["boxes"]` says where it is known.
+
+    Args:
+        cfg: as for `load`.
+        split: as for `load`.
+        seed: of the embedded world and of mosaics.
+
+    Raises:
+        ValueError: an unknown data set or split.
+        FileNotFoundError: the set is not in its folder.
+    """
+    parts(split)
+    return LOCALISED[known(cfg.name, LOCALISED, "data set of sounds in pictures")](cfg, split, seed)

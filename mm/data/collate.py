@@ -42,7 +42,8 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         {"owner": (B, 2) int64, <modality>: Inputs, ...}. Two rows belong together when any column of `owner` agrees:
         column 0 is the item's owner, column 1 the text that was drawn (or the owner once more where there is none). A
-        modality that no example has is not in the batch. With answers "answer": (b, K), of the rows of "text".
+        modality that no example has is not in the batch. With answers "answer": (b, K), of the rows of "text"; with
+        targets "target": (B, ...).
 
     Raises:
         ValueError: no examples, or pictures of different sizes.
@@ -60,6 +61,8 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             batch[modality] = Inputs(values, lengths, torch.tensor([row for row, _ in held]))
     if answers := [answer for example in examples for answer in example.get("answer", [])]:
         batch["answer"] = torch.stack(answers)  # (b, K)
+    if "target" in examples[0]:
+        batch["target"] = torch.stack([example["target"] for example in examples])  # (B, ...)
     return batch
 
 

@@ -36,6 +36,7 @@ class Pairs(Dataset):
         cache: {modality: trunk outputs of all its sources}, that of pictures in `views` crops or more; these
             modalities are never decoded.
         answer: what a question's answers are to learn from; given, the texts are an item's questions.
+        target: what is to be learned of an item as a whole; one shape for all.
 
     Attributes:
         items: those given.
@@ -56,6 +57,7 @@ class Pairs(Dataset):
         texts: int = 1,
         cache: Mapping[str, Cache] | None = None,
         answer: Callable[[Question], Tensor] | None = None,
+        target: Callable[[Item], Tensor] | None = None,
     ):
         self.prepare = dict(prepare)
         self.cache = dict(cache or {})
@@ -76,6 +78,7 @@ class Pairs(Dataset):
         self.views = views
         self.texts = texts
         self.answer = answer
+        self.target = target
         self.items = items
 
     def __len__(self) -> int:
@@ -84,12 +87,15 @@ class Pairs(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         """{"owner": int, "text_key": int where one text was drawn, <modality>: Tensor, or a list of several texts}.
 
-        With questions "answer" is a list of what `answer` says of those that are in "text".
+        With questions "answer" is a list of what `answer` says of those that are in "text"; "target" is what `target`
+        says of the item.
         """
         epoch, index = key
         item = self.items[index]
         rng = np.random.default_rng((self.seed, epoch, index))
         example: dict[str, Any] = {"owner": stable_id(item.owner)}
+        if self.target:
+            example["target"] = self.target(item)
         for modality in self.modalities:
             sources: tuple[Source, ...] = getattr(item, modality)
             if modality == "text" and self.answer:

@@ -54,7 +54,7 @@ def spoken_digits(root: Path, split: str, speaker: str = "") -> Items:
     items = []
     for digit, who, take, file in clips:
         if part(who, take) in wanted:
-            images, words = (_pictures("train")[digit], (WORDS[digit],)) if training else ((), ())
+            images, words = (digit_pictures("train")[digit], (WORDS[digit],)) if training else ((), ())
             meta = {"digit": digit, "speaker": who, "take": take}
             items.append(Item(file.stem, str(digit), images, words, (file,), meta))
     if not training:
@@ -80,12 +80,12 @@ def _clips(folder: Path) -> list[tuple[int, str, int, Path]]:
 def _words_and_pictures(split: str) -> Iterator[Item]:
     for digit, word in enumerate(WORDS):
         yield Item(f"word-{word}", str(digit), text=(word,), meta={"digit": digit})
-        for k, picture in enumerate(_pictures(split)[digit]):
+        for k, picture in enumerate(digit_pictures(split)[digit]):
             yield Item(f"{split}-picture-{digit}-{k}", str(digit), image=(picture,), meta={"digit": digit})
 
 
 @functools.cache
-def _pictures(split: str) -> tuple[tuple[np.ndarray, ...], ...]:
+def digit_pictures(split: str) -> tuple[tuple[np.ndarray, ...], ...]:
     """Per digit, the handwritten pictures of one split: uint8 (64, 64, 3), white on black."""
     from PIL import Image
     from sklearn.datasets import load_digits

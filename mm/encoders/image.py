@@ -71,6 +71,7 @@ class ImageEncoder(Encoder):
         super().__init__()
         row = IMAGE_ENCODERS[known(name, IMAGE_ENCODERS, "image encoder")]
         self.name, self.size = name, size or row.size
+        self.strided_px = 0 if row.centred else self.size  # see mm.heads.localiser
         stages = layers_of(name, self.size)
         self.layers = list(stages)
         last = self.layers.index(known(layer or row.layer, self.layers, f"layer of {name}"))

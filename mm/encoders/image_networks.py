@@ -24,14 +24,15 @@ class Network(NamedTuple):
     std: tuple[float, ...] = IMAGENET_STD
     options: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to it) of torchvision's builder
     registry: str = ""  # torchvision's name, where it is not ours
+    centred: bool = False  # cells look where they lie: no convolution of stride 2 with an odd kernel is among them
 
 
 IMAGE_ENCODERS: dict[str, Network] = {
     #                     the map, at the size given               other maps
     "small_cnn": Network("conv2", 64, HALF, HALF),  # 8x8x192       layer1: 16x16x48
     "alexnet": Network("features.12"),  # pool5, 6x6x256            features.11: conv5, 13x13x256
-    "vgg16": Network("features.30"),  # pool5, 7x7x512              features.29: conv5_3, 14x14x512
-    "vgg19": Network("features.36"),  # pool5, 7x7x512              features.35: conv5_4, 14x14x512
+    "vgg16": Network("features.30", centred=True),  # pool5, 7x7x512              features.29: conv5_3, 14x14x512
+    "vgg19": Network("features.36", centred=True),  # pool5, 7x7x512              features.35: conv5_4, 14x14x512
     # torchvision's weights of googlenet were trained elsewhere, on pixels in [-1, 1]
     "googlenet": Network("inception5b", mean=HALF, std=HALF, options={"aux_logits": False, "init_weights": False}),
     # 7x7x1024                                                      inception4e: 14x14x832
@@ -49,8 +50,8 @@ IMAGE_ENCODERS: dict[str, Network] = {
     "mobilenet_v3_small": Network("features.12"),  # 7x7x576        features.8: 14x14x48
     "efficientnet_b0": Network("features.8"),  # 7x7x1280           features.5: 14x14x112
     "regnet_y_400mf": Network("trunk_output.block4"),  # 7x7x440    trunk_output.block3: 14x14x208
-    "convnext_tiny": Network("features.7"),  # 7x7x768              features.5: 14x14x384
-    "vit_b_16": Network("encoder.ln"),  # 14x14x768                 encoder.layers.encoder_layer_0 to _11
+    "convnext_tiny": Network("features.7", centred=True),  # 7x7x768              features.5: 14x14x384
+    "vit_b_16": Network("encoder.ln", centred=True),  # 14x14x768                 encoder.layers.encoder_layer_0 to _11
 }
 
 

@@ -2,8 +2,10 @@
 
 from mm.heads.answerer import Answer, Answerer, AnswererConfig
 from mm.heads.captioner import Caption, Captioner, CaptionerConfig
+from mm.heads.classifier import LinearClassifier
 from mm.heads.decoding import beam_search, sample
 from mm.heads.embedding import AttentionPool, JointEmbedding
+from mm.heads.localiser import LocaliserConfig, SoundLocaliser
 from mm.heads.lstm_decoder import LSTMDecoder
 from mm.heads.transformer_decoder import TransformerDecoder
 
@@ -17,6 +19,9 @@ __all__ = [
     "CaptionerConfig",
     "JointEmbedding",
     "LSTMDecoder",
+    "LinearClassifier",
+    "LocaliserConfig",
+    "SoundLocaliser",
     "TransformerDecoder",
     "beam_search",
     "sample",

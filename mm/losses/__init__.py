@@ -8,22 +8,38 @@ from mm.losses.captioning import (
     word_loss,
 )
 from mm.losses.contrastive import belong_together, hinge, info_nce, is_collapsed, siglip, triplet
+from mm.losses.distillation import distillation_loss
 from mm.losses.joint import JointLoss
+from mm.losses.localisation import (
+    hard_way,
+    labelled_mean,
+    map_cross_entropy,
+    pooled_scores,
+    scores_info_nce,
+    two_way,
+)
 
 __all__ = [
     "JointLoss",
     "answer_bce",
     "answer_softmax",
     "belong_together",
+    "distillation_loss",
     "doubly_stochastic",
     "entropy",
     "hard_attention",
+    "hard_way",
     "hinge",
     "info_nce",
     "is_collapsed",
+    "labelled_mean",
+    "map_cross_entropy",
+    "pooled_scores",
+    "scores_info_nce",
     "self_critical",
     "sentence_sums",
     "siglip",
     "triplet",
+    "two_way",
     "word_loss",
 ]

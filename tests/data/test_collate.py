@@ -54,6 +54,15 @@ def test_answers_are_rows_beside_those_of_the_questions():
     assert "answer" not in collate(examples[1:2]) and "text" not in collate(examples[1:2])
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+def test_targets_are_of_the_items_whatever_these_hold(shape):
+    made = [{**example, "target": torch.full(shape, 10.0 + k)} for k, example in enumerate(examples())]
+    batch, plain = collate(made), collate(examples())
+    assert torch.equal(batch["target"], torch.stack([torch.full(shape, 10.0 + k) for k in range(3)]))
+    assert "target" not in plain and batch.keys() - plain.keys() == {"target"}
+    assert torch.equal(collate(made[1:2])["target"], torch.full((1, *shape), 11.0))
+
+
 def test_the_places_of_a_frozen_picture_have_no_lengths():
     batch = collate([{"owner": k, "image": torch.rand(49, 8)} for k in range(2)])
     assert batch["image"].lengths is None and batch["image"].values.shape == (2, 49, 8)

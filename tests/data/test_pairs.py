@@ -214,3 +214,31 @@ def test_pictures_do_not_depend_on_the_questions(asked, prepare):
 def test_answers_need_questions(asked, prepare):
     with pytest.raises(ValueError, match="answers need questions, which are text: got image"):
         Pairs(asked, {"image": prepare["image"]}, answer=length_of)
+
+
+def shares_of(item):
+    """Stands for what is to be learned of an item as a whole: numbers that tell the item."""
+    return torch.tensor([[float(item.id), 0.0], [float(len(item.image)), float(len(item.audio))]])
+
+
+def test_a_target_is_the_items_own_in_every_epoch(items, prepare):
+    pairs = Pairs(items, prepare, seed=3, views=4, target=shares_of)
+    for epoch in range(3):
+        for index, item in enumerate(items):
+            assert torch.equal(pairs[epoch, index]["target"], shares_of(item))
+    batch = collate([pairs[0, k] for k in (4, 0, 5)])
+    assert batch["target"].tolist() == [[[4, 0], [0, 1]], [[0, 0], [2, 1]], [[5, 0], [2, 0]]]
+
+
+def test_a_target_changes_nothing_else(items, asked, prepare):
+    for given, answer in ((items, None), (asked, length_of)):
+        plain = Pairs(given, prepare, 3, views=4, answer=answer)
+        aiming = Pairs(given, prepare, 3, views=4, answer=answer, target=shares_of)
+        for key in [(epoch, index) for epoch in range(5) for index in range(len(given))]:
+            example = aiming[key]
+            assert example.pop("target") is not None and "target" not in plain[key]
+            for tensors in (example, other := plain[key]):
+                for name in ("text", "answer") if answer else ():
+                    tensors[name] = torch.cat(tensors[name]) if tensors[name] else torch.zeros(0)
+            assert same(example, other)
+    assert "target" not in collate([plain[0, 0]])

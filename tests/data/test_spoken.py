@@ -65,12 +65,12 @@ def test_pictures_show_their_digit():
     """Against scikit-learn itself: shrunk again to 8 x 8, a picture is nearest to the original it was made from."""
     from sklearn.datasets import load_digits
 
-    from mm.data.spoken import _pictures
+    from mm.data.spoken import digit_pictures
 
     bunch = load_digits()
     originals = bunch.images.reshape(len(bunch.images), -1) / 16  # (1797, 64)
     for digit in range(10):
-        picture = _pictures("val")[digit][0]
+        picture = digit_pictures("val")[digit][0]
         small = picture[..., 0].reshape(8, 8, 8, 8).mean(axis=(1, 3)).ravel() / 255  # (64,)
         assert bunch.target[np.abs(originals - small).sum(axis=1).argmin()] == digit
 

@@ -1,0 +1,138 @@
+"""The model that localises sounds: an image encoder, an audio encoder, and the head that compares their features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm import encoders
+from mm.data import Inputs
+from mm.data.item import Source
+from mm.features import Features
+from mm.heads.localiser import Compared, SoundLocaliser
+
+MODALITIES = ("image", "audio")
+SILENT_S = 1.0  # seconds of a silent clip, where the lengths of the others are not known
+QUIETEST = -8.0  # power of ten of the level of noise that stands for silence; the loudest is 0.3
+SILENT_RATE = 16_000  # Hz; silence sounds alike at all rates
+
+
+class Located(NamedTuple):
+    """Where a sound comes from.
+
+    Attributes:
+        heat: (H, W) cosines of each cell with the sound, on the CPU.
+        peak_xy: column and row of the highest cell's centre, as shares of the picture's width and height.
+        score: its cosine; near 0 or below, nothing in the picture sounds so.
+    """
+
+    heat: Tensor
+    peak_xy: tuple[float, float]
+    score: float
+
+
+class LocalisationModel(nn.Module):
+    """An image encoder and an audio encoder under the localiser.
+
+    Args:
+        towers: {"image": whose map has rows and columns, "audio"}.
+        head: compares their features.
+        cached: modalities whose batches hold trunk outputs from a cache, so that only the encoder's tail runs.
+    """
+
+    def __init__(self, towers: Mapping[str, encoders.Encoder], head: SoundLocaliser, cached: Sequence[str] = ()):
+        super().__init__()
+        self.encoders = nn.ModuleDict(towers)
+        self.head = head
+        self.cached = frozenset(cached)
+
+    def encoder(self, modality: str) -> encoders.Encoder:
+        """The encoder of a modality."""
+        return cast(encoders.Encoder, self.encoders[modality])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.log_scale.device
+
+    def forward(self, batch: Mapping[str, Inputs], silent: Tensor | None = None) -> Compared:
+        """The pictures of a batch, their sounds, and behind these the silent clips (k, T) that are given.
+
+        Raises:
+            ValueError: a picture without its sound, or a sound without its picture.
+        """
+        image, audio = batch["image"], batch["audio"]
+        if not torch.equal(image.rows, audio.rows):
+            raise ValueError(
+                f"every item must have a picture and a sound: got {len(image.rows)} and {len(audio.rows)} in a batch."
+            )
+        pictures = self.encoder("image")(image.values, image.lengths, from_trunk="image" in self.cached)
+        return self.head.compared(pictures, self.sounds(audio, silent))
+
+    def sounds(self, audio: Inputs, silent: Tensor | None = None) -> Features:
+        """Features of the sounds of a batch and of silent clips; together, for BatchNorm must see both alike."""
+        encoder = self.encoder("audio")
+        values, lengths = audio.values, audio.lengths
+        if "audio" not in self.cached:
+            values, lengths = encoder.trunk(values, lengths)
+        if silent is not None and len(silent):
+            more, more_lengths = encoder.trunk(silent)
+            values, lengths = joined(values, lengths, more.to(values.dtype), more_lengths)
+        return encoder(values, lengths, from_trunk=True)
+
+    @torch.no_grad()
+    def localise(self, images: Sequence[Source], sounds: Sequence[Source], batch_size: int = 32) -> list[Located]:
+        """Where in picture k sound k comes from, in eval mode.
+
+        Args:
+            images: files or arrays.
+            sounds: as many files or arrays.
+            batch_size: pairs at once.
+
+        Raises:
+            ValueError: numbers of pictures and sounds differ, or there is none.
+            UnreadableError: a damaged file, named.
+        """
+        if len(images) != len(sounds) or not len(images):
+            raise ValueError(f"each picture must have its sound: got {len(images)} pictures, {len(sounds)} sounds.")
+        pictures, heard = self.encoder("image").encode(images, batch_size), self.encoder("audio").encode(sounds)
+        heat = self.head.heatmap(pictures.to(self.device), heard.to(self.device)).cpu()  # (B, H, W)
+        rows, columns = heat.shape[1:]
+        located = []
+        for one in heat:
+            row, column = divmod(int(one.argmax()), columns)
+            located.append(Located(one, ((column + 0.5) / columns, (row + 0.5) / rows), float(one.max())))
+        return located
+
+
+def silent_like(audio: Inputs, count: int) -> Tensor:
+    """Silent clips, drawn anew: white noise from next to nothing up to a soft hiss, (count, T).
+
+    As long as the clips of a batch, where it holds their waves, so that length does not give silence away.
+    """
+    samples = audio.values.shape[1] if audio.values.dim() == 2 else round(SILENT_S * SILENT_RATE)
+    device = audio.values.device
+    level = 0.3 * 10 ** (QUIETEST * torch.rand(count, 1, device=device))  # (count, 1)
+    return torch.randn(count, samples, device=device) * level  # (count, T)
+
+
+def joined(
+    values: Tensor, lengths: Tensor | None, more: Tensor, more_lengths: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Two batches of waves (b, T) or of places (b, N, D) as one, the shorter padded with zeros behind."""
+    longest = max(values.shape[1], more.shape[1])
+    if lengths is None and more_lengths is None and values.shape[1] == more.shape[1]:
+        return torch.cat([values, more]), None
+
+    def padded(x: Tensor) -> Tensor:
+        return functional.pad(x, (0, 0) * (x.dim() - 2) + (0, longest - x.shape[1]))
+
+    def known(x: Tensor, own: Tensor | None) -> Tensor:
+        return own if own is not None else torch.full((len(x),), x.shape[1], device=x.device)
+
+    all_lengths = torch.cat([known(values, lengths), known(more, more_lengths)])  # (b + k,)
+    return torch.cat([padded(values), padded(more)]), all_lengths
