@@ -183,7 +183,9 @@ def score_distillation(arguments: argparse.Namespace) -> Scored:
         metrics, controls = distillation_scores.score_teacher(model, pictures)
     else:
         run = Path(arguments.run)
-        teacher = distillation.load_teacher(cfg.teacher or run / distillation.TEACHER, arguments.settings)
+        own = run / distillation.TEACHER
+        own = own if own.exists() else run.parent / distillation.TEACHER  # of a control within its student's run
+        teacher = distillation.load_teacher(cfg.teacher or own, arguments.settings)
         train, pairs = (distillation_data.load_pairs(cfg, part) for part in ("train", arguments.split))
         other, control = run / distillation.SHUFFLED_PAIRS, None
         if (other / "metrics.json").is_file():

@@ -164,7 +164,8 @@ def test_it_builds(file: Path) -> None:
     task = TASKS[file.parent.name]
     cfg = load(task.config, ["--config", str(file)])
     for modality in ("image", "audio"):
-        getattr(cfg.encoder, modality).weights = ""  # the files may not be here
+        encoder = getattr(cfg.encoder, modality)
+        encoder.weights = encoder.init = ""  # the files and runs may not be here
     if isinstance(cfg, Captioning):
         cfg.init = ""  # nor the run
     torch.manual_seed(0)

@@ -203,3 +203,38 @@ def test_an_encoder_of_a_run_starts_another(script, few, run: Path, tmp_path: Pa
     for name, weight in first.encoders.state_dict().items():
         if "running" not in name and "batches" not in name:
             np.testing.assert_allclose(weight.numpy(), second.encoders.state_dict()[name].numpy(), atol=1e-6)
+
+
+def test_vggsound_trains_what_vggss_tests(script, few, tmp_path: Path) -> None:
+    """The published formats end to end: pairs without boxes for training and val, boxes for the test."""
+    tables: dict[str, list] = {"vggsound": [], "vggss": []}
+    for place, (name, split, number) in enumerate(
+        [("vggsound", "train", k) for k in range(40)] + [("vggss", "test", k) for k in range(6)]
+    ):
+        item = SoundingScenes(split, 40)[number]
+        video, start = f"video{place:06d}", 10 * (place % 3)
+        clip = f"{video}_{start:06d}"
+        for kind, ending in (("frames", "jpg"), ("audio", "wav")):
+            (tmp_path / name / kind).mkdir(parents=True, exist_ok=True)
+            if kind == "frames":
+                Image.fromarray(item.image[0]).save(tmp_path / name / kind / f"{clip}.{ending}")
+            else:
+                soundfile.write(tmp_path / name / kind / f"{clip}.{ending}", item.audio[0], 16000)
+        if name == "vggss":
+            tables["vggss"].append({"file": clip, "class": "bell", "bbox": item.meta["boxes"][0]})
+        tables["vggsound"].append(f'{video},{start},"bell, church",{split}')
+    (tmp_path / "vggss" / "vggss.json").write_text(json.dumps(tables["vggss"]))
+    (tmp_path / "vggsound" / "vggsound.csv").write_text("\n".join(tables["vggsound"]))
+    given = [word for word in few if not word.startswith(("mode=", "data.", "loop.steps", "optim.lr"))]
+    given += ["data.name=vggss", f"data.root={tmp_path}", "data.batch_size=8", "loop.steps=2", "protocol=ez_vsl"]
+    answer = script("train_localisation", *given, f"out={tmp_path / 'run'}")
+    assert answer.code == 0, answer.err
+    document = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert document["data"] == "vggss"
+    assert document["controls"]["whole_image"]["AUC"] < document["metrics"]["upper_bound_AUC"]
+    assert "off_screen_AUROC" in (tmp_path / "run" / "stdout.log").read_text()  # val has no boxes to go by
+    slavc = script("evaluate", tmp_path / "run", "protocol=slavc", "--json")
+    assert slavc.code == 0, slavc.err
+    assert_clean(
+        script("train_localisation", *given, "mode=supervised", f"out={tmp_path / 'boxes'}"), "none is labelled"
+    )

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 BATCH = 64
 NOISE = 0.1  # deviation of the white noise that stands for a sound from nowhere
 GRID = (7, 7)  # of the random map
+APART = 0.23  # of a picture's side: nearer peaks are one; no two things of the embedded world lie nearer
 BOUNDS = ("upper_bound@0.5", "upper_bound_AUC")  # what the rule allows, of whatever map
 
 
@@ -166,7 +167,8 @@ def metrics_of(mapped: Mapped, items: Sequence[Item], cfg: Localisation) -> dict
         several = [place for place, item in enumerate(items) if len(item.meta.get("sounding", ())) > 1]
         if several:
             sources = [[[box] for box in items[place].meta["boxes"][0]] for place in several]
-            found["all_found"] = float(found_sources(mapped.own[several], sources).mean())
+            apart = APART * min(mapped.own.shape[1:])  # cells
+            found["all_found"] = float(found_sources(mapped.own[several], sources, apart).mean())
     peaks = peak(mapped.own)
     for control, name in (("silence", "silence"), ("noise", "noise"), ("shuffled_audio", "off_screen")):
         if control in mapped.others and len(items) > 1:
