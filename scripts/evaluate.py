@@ -184,7 +184,8 @@ def score_distillation(arguments: argparse.Namespace) -> Scored:
     else:
         run = Path(arguments.run)
         own = run / distillation.TEACHER
-        own = own if own.exists() else run.parent / distillation.TEACHER  # of a control within its student's run
+        if cfg.shuffle_pairs and not own.exists():
+            own = run.parent / distillation.TEACHER  # a control within its student's run
         teacher = distillation.load_teacher(cfg.teacher or own, arguments.settings)
         train, pairs = (distillation_data.load_pairs(cfg, part) for part in ("train", arguments.split))
         other, control = run / distillation.SHUFFLED_PAIRS, None

@@ -2,8 +2,9 @@
 
     python scripts/localise.py RUN --image photo.jpg --audio clip.wav --grid out.png
 
-Prints the place of the highest score, and the score: near 0 or below, nothing in the picture sounds so. --grid draws
-the picture and the heat map over it. A video file gives its middle frame as a picture and its track as a sound.
+Prints the place of the highest score, the score, and beside it what silence scores in the same picture: no more than
+that says nothing. --grid draws the picture and the heat map over it. A video file gives its middle frame as a picture
+and its track as a sound.
 """
 
 import argparse
@@ -37,9 +38,11 @@ def main() -> None:
     x, y = located.peak_xy
     if arguments.json:
         heat = [[round(cell, 4) for cell in row] for row in located.heat.tolist()]
-        print(json.dumps({"x": x, "y": y, "score": located.score, "heat": heat}, indent=1))
+        numbers = {"x": x, "y": y, "score": located.score, "silence": located.silence, "heat": heat}
+        print(json.dumps(numbers, indent=1))
     else:
-        print(f"{100 * x:.1f} % from the left, {100 * y:.1f} % from the top; score {located.score:.2f}")
+        where = f"{100 * x:.1f} % from the left, {100 * y:.1f} % from the top"
+        print(f"{where}; score {located.score:.2f}, of silence {located.silence:.2f}")
     if arguments.grid:
         row = Heard(arguments.image, [("its sound", located.heat.numpy())])
         print(f"picture: {draw_heatmaps([row], arguments.grid, arguments.mode or 'bilinear')}", file=sys.stderr)

@@ -113,13 +113,14 @@ def test_a_killed_run_goes_on_and_ends_the_same(script, few, run: Path, tmp_path
     assert_same_run(tmp_path / "run", run)
 
 
-@pytest.mark.parametrize("loss", ["max", "hard_way"])
-def test_two_processes_learn_what_one_does(few, tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "loss", "part"), [("unsupervised", "max", "pair"), ("semi", "hard_way", "pair"), ("semi", "max", "box")]
+)
+def test_two_processes_learn_what_one_does(few, tmp_path: Path, mode: str, loss: str, part: str) -> None:
     given = [word for word in few if not word.startswith(("mode=", "loop.steps"))]
+    given += [f"mode={mode}", f"loss.name={loss}", *(["labels=0.4"] if mode == "semi" else [])]
     frozen = ["encoder.image.freeze=true", "encoder.audio.freeze=true", "loss.silence=0", "loop.steps=4"]
-    one, two = by_one_and_by_two(
-        "train_localisation", [*given, *frozen, f"loss.name={loss}"], tmp_path, "localisation/pair_loss"
-    )
+    one, two = by_one_and_by_two("train_localisation", [*given, *frozen], tmp_path, f"localisation/{part}_loss")
     np.testing.assert_allclose(one, two, rtol=1e-3)
 
 
@@ -137,9 +138,10 @@ def test_a_heat_map_of_files(script, run: Path, boxed_table: Path, tmp_path: Pat
     np.testing.assert_allclose(found["heat"], located.heat.numpy(), atol=1e-4)
     assert colours(grid) > 500
     line = script("localise", run, "--image", picture, "--audio", clip).out
-    assert line == f"{100 * found['x']:.1f} % from the left, {100 * found['y']:.1f} % from the top; score " + (
-        f"{found['score']:.2f}\n"
-    )
+    where = f"{100 * found['x']:.1f} % from the left, {100 * found['y']:.1f} % from the top"
+    assert line == f"{where}; score {found['score']:.2f}, of silence {found['silence']:.2f}\n"
+    assert found["silence"] < found["score"]
+    assert_clean(script("localise", run, "--image", picture, "--audio", clip, "--grid", tmp_path / "a.jpg"), ".png")
 
 
 def test_what_is_wrong_is_said(script, run: Path, few, boxed_table: Path, tiny_run: Path, tmp_path: Path) -> None:

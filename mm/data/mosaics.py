@@ -31,10 +31,10 @@ EVERY_WORD = {  # of a class of ESC-10: words that name it, and words that a neu
         r"animals?|pets?|wol(f|ves)|fox(es)?|shepherds?|canines?",
     ),
     "sea_waves": (
-        r"oceans?|seas?|seaside|seashore|beach(es)?|surf\w*|waves?|shores?|shoreline|coast\w*",
-        r"waters?|lakes?|rivers?|pools?|swim\w*|boats?|kayak\w*|canoe\w*|wet|splash\w*|bay|pier|dock|sand\w*",
+        r"oceans?|seas?|seaside|seashore|beach(es)?|surf|surf(er|ing|board)s?|shores?|shoreline|coast(al|line|s)?",
+        r"waters?|lakes?|rivers?|pools?|swim\w*|boats?|kayak\w*|canoe\w*|wet|splash\w*|bay|pier|dock|sand\w*|waves?",
     ),
-    "baby_cry": (r"baby|babies|infants?|toddlers?|newborns?", r"cribs?|strollers?|child|children|kids?"),
+    "baby_cry": (r"baby|babies|infants?|toddlers?|newborns?", r"cribs?|strollers?|child|children|kids?|dolls?|toys?"),
 }
 _STREAM = 30  # mosaics draw from chance of their own: (seed, split, index, 30)
 

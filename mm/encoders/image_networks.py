@@ -24,25 +24,28 @@ class Network(NamedTuple):
     std: tuple[float, ...] = IMAGENET_STD
     options: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to it) of torchvision's builder
     registry: str = ""  # torchvision's name, where it is not ours
-    centred: bool = False  # cells look where they lie: no convolution of stride 2 with an odd kernel is among them
+    centred: bool = False  # cells look about where they lie; else (stride - 1) / 2 px up and left of that: all strides
+    # are of odd kernels padded alike on both sides
 
 
 IMAGE_ENCODERS: dict[str, Network] = {
     #                     the map, at the size given               other maps
     "small_cnn": Network("conv2", 64, HALF, HALF),  # 8x8x192       layer1: 16x16x48
-    "alexnet": Network("features.12"),  # pool5, 6x6x256            features.11: conv5, 13x13x256
+    "alexnet": Network("features.12", centred=True),  # pool5, 6x6x256            features.11: conv5, 13x13x256
     "vgg16": Network("features.30", centred=True),  # pool5, 7x7x512              features.29: conv5_3, 14x14x512
     "vgg19": Network("features.36", centred=True),  # pool5, 7x7x512              features.35: conv5_4, 14x14x512
     # torchvision's weights of googlenet were trained elsewhere, on pixels in [-1, 1]
-    "googlenet": Network("inception5b", mean=HALF, std=HALF, options={"aux_logits": False, "init_weights": False}),
+    "googlenet": Network(
+        "inception5b", mean=HALF, std=HALF, options={"aux_logits": False, "init_weights": False}, centred=True
+    ),
     # 7x7x1024                                                      inception4e: 14x14x832
     "resnet18": Network("layer4"),  # 7x7x512                       layer3: 14x14x256
     "resnet34": Network("layer4"),  # 7x7x512                       layer3: 14x14x256
     "resnet50": Network("layer4"),  # 7x7x2048                      layer3: 14x14x1024
     "resnet101": Network("layer4"),  # 7x7x2048                     layer3: 14x14x1024
     "resnet152": Network("layer4"),  # 7x7x2048                     layer3: 14x14x1024
-    "densenet121": Network("relu"),  # 7x7x1024                     features.denseblock3: 14x14x1024
-    "squeezenet1_1": Network("features.12"),  # 13x13x512
+    "densenet121": Network("relu", centred=True),  # 7x7x1024                     features.denseblock3: 14x14x1024
+    "squeezenet1_1": Network("features.12", centred=True),  # 13x13x512
     "mobilenet_v2": Network("features.18"),  # 7x7x1280             features.13: 14x14x96
     "mobilenet_v2_relu": Network(  # ReLU instead of ReLU6: the same layers
         "features.18", options={"quantize": False}, registry="quantized_mobilenet_v2"

@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from mm.explain.attention import Mode, upsample
 from mm.media import read_image
@@ -20,7 +21,7 @@ from mm.media import read_image
 COLOURS = "inferno"  # of matplotlib: light rises evenly with the score
 STRENGTH = 0.6  # share of the heat in a pixel, the rest is the picture
 LEAST = 0.1  # cosine that is as bright as can be where no higher one is: what is nowhere stays dark
-CELL_IN, TITLE_IN, LINE_IN = 1.6, 0.22, 0.15
+CELL_IN, ALONE_IN, TITLE_IN, LINE_IN = 1.6, 4.0, 0.22, 0.15  # a row that stands alone is larger
 LETTER_IN = 0.068  # mean width of a letter of TEXT
 DPI = 100
 TRUE: dict[str, Any] = {"edgecolor": "#40ff80", "linewidth": 1.5, "facecolor": "none"}
@@ -77,31 +78,34 @@ def draw_heatmaps(rows: Sequence[Heard], path: str | Path, mode: Mode = "bilinea
         columns: in which the rows are laid, line by line.
 
     Raises:
-        ValueError: no rows, no columns, or a map that does not fit.
+        ValueError: no rows, no columns, a map that does not fit, or another kind of file than PNG.
     """
     if not rows or columns < 1:
         raise ValueError(f"a figure needs a picture and a column at least: got {len(rows)} and {columns}.")
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"a figure is written as .png: got {path.name!r}. Rename it.")
+    side = CELL_IN if len(rows) > 1 else ALONE_IN  # inches
     cells = 1 + max(len(row.maps) for row in rows)  # of a row
     lines = -(-len(rows) // columns)
-    width = columns * cells * CELL_IN
+    width = columns * cells * side
     note = f"{mode} over the cells; in each row as bright as its first map's highest cosine; green: what sounds"
     wrapped = textwrap.wrap(note, int(width / LETTER_IN))
-    height = lines * (CELL_IN + TITLE_IN) + len(wrapped) * LINE_IN + 0.1
+    height = lines * (side + TITLE_IN) + len(wrapped) * LINE_IN + 0.1
     figure = Figure(figsize=(width, height), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))  # its units are inches from the top left corner
     axes.set_axis_off()
     for number, row in enumerate(rows):
         line, column = divmod(number, columns)
-        picture = read_image(row.image)  # (h, w, 3)
+        picture = shrunk(read_image(row.image), round(2 * side * DPI))  # (h, w, 3)
         highest = max(float(np.max(row.maps[0][1])), LEAST) if row.maps else 1.0
         shown = [(row.title, picture)]
         shown += [(f"{title}: {np.max(map_):.2f}", overlay(picture, map_, highest, mode)) for title, map_ in row.maps]
         for place, (title, pixels) in enumerate(shown):
-            left, top = (column * cells + place) * CELL_IN, line * (CELL_IN + TITLE_IN) + TITLE_IN
-            _draw(axes, pixels, left, top, title, row.boxes)
+            left, top = (column * cells + place) * side, line * (side + TITLE_IN) + TITLE_IN
+            _draw(axes, pixels, left, top, side, title, row.boxes)
     axes.text(0.05, height - 0.06, "\n".join(wrapped), va="bottom", **TEXT)
     axes.set(xlim=(0, width), ylim=(height, 0))
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -112,9 +116,16 @@ def draw_heatmaps(rows: Sequence[Heard], path: str | Path, mode: Mode = "bilinea
     return path
 
 
-def _draw(axes: Any, pixels: np.ndarray, left: float, top: float, title: str, boxes: Sequence) -> None:
-    """One picture, at most CELL_IN wide and high with a narrow gap, and its boxes."""
-    room = CELL_IN - 0.08
+def shrunk(picture: np.ndarray, most_px: int) -> np.ndarray:
+    """A picture whose longer side is no longer than `most_px`: (h, w, 3) uint8."""
+    image = Image.fromarray(picture)
+    image.thumbnail((most_px, most_px))
+    return np.asarray(image)  # (h, w, 3)
+
+
+def _draw(axes: Any, pixels: np.ndarray, left: float, top: float, side: float, title: str, boxes: Sequence) -> None:
+    """One picture, at most `side` inches wide and high with a narrow gap, and its boxes."""
+    room = side - 0.08
     scale = room / max(pixels.shape[:2])  # inches per px
     high, wide = (side * scale for side in pixels.shape[:2])
     axes.text(left + 0.04, top - 0.04, title, va="bottom", **TEXT)

@@ -20,7 +20,9 @@ class LocaliserConfig:
     """Sound-localisation head."""
 
     embed_dim: int = 128  # numbers of a place and of a sound where they are compared
-    temperature: float = 0.0  # of the attention over places: 0 = learned, from 0.07 on; 1 = as in Senocak et al. 2018
+    temperature: float = (
+        0.0  # cosines are divided by it: 0 = learned, from 0.07 on; 1 = attention of Senocak et al. 2018
+    )
 
 
 class Compared(NamedTuple):
@@ -86,6 +88,8 @@ class SoundLocaliser(nn.Module):
 
     def places(self, image: Features) -> Tensor:
         """(B, N, E) unit vectors of the places of pictures."""
+        if self.strided_px and not bool(image.mask.all()):
+            raise ValueError("maps of a strided network are moved between their cells, so none may be padding.")
         return functional.normalize(self.moved(self.place(image.map).float(), image.grid), dim=-1)  # (B, N, E)
 
     def moved(self, map: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -93,7 +97,7 @@ class SoundLocaliser(nn.Module):
         if not self.strided_px:
             return map
         rows, columns = grid
-        stride = self.strided_px / rows  # px
+        stride = round(self.strided_px / rows)  # px; a side that is no multiple of it ends within a cell
         return advanced(map, (rows, columns), (stride - 1) / (2 * stride))  # (B, N, ...)
 
     def sounds(self, vectors: Tensor) -> Tensor:
@@ -118,7 +122,8 @@ class SoundLocaliser(nn.Module):
             raise ValueError(
                 f"a heat map needs a grid of rows and columns: got {image.grid}. Give an image's features."
             )
-        return self(image, audio).unflatten(1, image.grid)  # (B, H, W)
+        device = self.log_scale.device  # encoders give features on the CPU
+        return self(image.to(device), audio.to(device)).unflatten(1, image.grid)  # (B, H, W)
 
     def attend(self, image: Features, audio: Features) -> tuple[Tensor, Tensor]:
         """Where picture b is looked at for sound b, (B, N), and what is seen there: (B, E) unit vectors."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from mm.distributed import gather_with_gradient
 from mm.features import masked_mean
 from mm.losses.contrastive import belong_together
 
-MOST_MB = 256  # of score maps at once, unless told otherwise; twice that with their gradient
+MOST_MB = 256  # of cosines at once, unless told otherwise; some four times that with all that follows from them
 TRI_MAP = (0.65, 0.4)  # cosines above the first are the object, below the second the background (Chen et al. 2021)
 TRI_MAP_WIDTH = 0.03  # how softly these two borders are drawn
 TRI_MAP_TEMPERATURE = 0.07
@@ -44,7 +45,7 @@ def pooled_scores(places: Tensor, mask: Tensor, sounds: Tensor, pool: Pool = "ma
     pooled = {"max": _best_place, "mean": _mean_place, "object": _object_mean}[pool]
     row_mb = len(sounds) * places.shape[1] * places.element_size() * 1e-6
     rows = max(int(most_mb / row_mb), 1)
-    if rows >= len(places):
+    if rows >= len(places) or pool == "mean":  # which needs no cosine of a place
         return pooled(places, mask, sounds)
     return _InChunks.apply(places, mask, sounds, pooled, rows)
 
@@ -89,7 +90,9 @@ def _best_place(places: Tensor, mask: Tensor, sounds: Tensor) -> Tensor:
 
 
 def _mean_place(places: Tensor, mask: Tensor, sounds: Tensor) -> Tensor:
-    return _cosines("be,ce->bc", masked_mean(places, mask), sounds)  # (B, B')
+    with torch.autocast(places.device.type, enabled=False):
+        means = masked_mean(places, mask)  # (B, E)
+    return _cosines("be,ce->bc", means, sounds)  # (B, B')
 
 
 def _object_mean(places: Tensor, mask: Tensor, sounds: Tensor) -> Tensor:
@@ -134,7 +137,8 @@ def hard_way(places: Tensor, mask: Tensor, sounds: Tensor, owner: Tensor | None 
 
     The tri-map: the object is where the cosine with the clip's own sound is above the upper border, the background
     where it is below the lower one, and what lies between is nobody's. The paper adds up the negatives; the authors'
-    code, as here, makes each of them a class of its own.
+    code, as here, makes each of them a class of its own (and the clip's own score a second one, times -99; here it
+    stands once).
 
     Args:
         places, mask, sounds: see `pooled_scores`.
@@ -153,7 +157,7 @@ def two_way(seen: Tensor, sounds: Tensor, owner: Tensor | None = None) -> Tensor
 
     The softmax of the two distances should be (0, 1). The paper draws one other sound for each clip; here the mean is
     over all that the batch has. Vectors are of unit length: the authors' raw ones lose all gradient where distances
-    differ by more than 20.
+    differ by more than 20. Both entries of the softmax are added up; the authors' code takes their mean.
 
     Args:
         seen: (B, E) unit vectors of what the pictures show where they are attended to for their own sounds.
@@ -195,11 +199,16 @@ def map_cross_entropy(scores: Tensor, mask: Tensor, target: Tensor, temperature:
 def labelled_mean(losses: Tensor, target: Tensor) -> Tensor:
     """Mean over the labelled rows alone, so that their share does not change the learning rate; 0 if there are none.
 
+    Under several processes: their sum by the mean number of labelled rows, so that the gradients averaged over the
+    processes are those of one with all rows.
+
     Args:
         losses: (B,), 0 where not labelled.
         target: (B, N + 1), see `map_cross_entropy`.
     """
-    return losses.sum() / (target.sum(dim=1) > 0).sum().clamp_min(1)
+    with torch.no_grad():
+        counts = gather_with_gradient((target.sum(dim=1) > 0).sum().to(losses.dtype)[None])  # (processes,)
+    return losses.sum() / counts.mean().clamp_min(1 / len(counts))
 
 
 def _relatives(rows: int, columns: int, owner: Tensor | None, device: torch.device) -> Tensor:

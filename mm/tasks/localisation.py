@@ -6,6 +6,7 @@ The settings and the training step; the model is in `mm.tasks.localisation_model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class LocalisationLossConfig:
     """What a localiser learns from."""
 
     name: Literal["max", "mean", "two_way", "hard_way"] = "max"  # of what has no box, see mm.losses.localisation
-    silence: float = 0.125  # silent clips of a batch, relative to its size; they come from nowhere
+    silence: float = 0.125  # clips of silence and noise beside those of a batch, relative to its size: from nowhere
     labelled: float = 1.0  # mode=semi: weight of the boxes beside the rest
 
 
@@ -108,6 +109,8 @@ def idle(cfg: Localisation) -> list[str]:
         keys.append("loss.name")
     if cfg.mode != "semi":
         keys.append("loss.labelled")
+    if cfg.mode == "unsupervised" and cfg.loss.name == "hard_way":
+        keys.append("head.temperature")  # it has its own
     if cfg.data.name != "synthetic":
         keys.append("data.sources")
     return keys
@@ -155,7 +158,7 @@ class Objective:
     def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
         """{"pair_loss": (), "box_loss": (), "silence_loss": ()}, as far as the mode has them."""
         rows = len(batch["owner"])
-        compared: Compared = model(batch, silent_like(batch["audio"], round(self.loss.silence * rows)))
+        compared: Compared = model(batch, silent_like(batch["audio"], math.ceil(self.loss.silence * rows)))
         own, silence = compared._replace(sounds=compared.sounds[:rows]), compared.sounds[rows:]
         scores = score_map(own)  # (B, N)
         parts = {}

@@ -37,8 +37,7 @@ def load(cfg: Localisation, splits: Sequence[str] = ("train", "val", "test")) ->
     for split in splits:
         items = data.load_localised(cfg.data, split, cfg.seed)
         items = items if isinstance(items, DRAWN) else paired(items, split, cfg.data.skip_bad and split == "train")
-        few = [] if isinstance(items, DRAWN) else [item for item in items if labelled(item, cfg)]
-        if split == "train" and cfg.labelled and not (few or isinstance(items, DRAWN)):
+        if split == "train" and cfg.labelled and not any(labelled(item, cfg) for item in items):
             raise ConfigError(
                 f"mode={cfg.mode} learns from boxes: of {len(items)} training items of {cfg.data.name!r} none is "
                 f"labelled at labels={cfg.labelled:g}. Set mode=unsupervised, or give more labels."
@@ -142,6 +141,7 @@ def training_batches(model: LocalisationModel, items: Sequence[Item], cfg: Local
     }
     if cfg.data.skip_bad and not isinstance(items, DRAWN):
         items = readable(items, prepare, cfg.data.workers)  # before the caches, which would stop at a damaged file
+        items = paired(items, "train", skip=True)  # what has a text too is left with it alone
     elif "audio" in model.cached:
         for _, wave in read_all(unique(items, "audio"), prepare["audio"], 0, workers=2, ahead=2):
             if isinstance(wave, UnreadableError):  # what is cached is not looked at while training
@@ -169,5 +169,10 @@ def grid_of(model: LocalisationModel, item: Item) -> tuple[int, int]:
 
 def decides(val: Sequence[Item], cfg: Localisation) -> str:
     """The metric that says which weights of a run are best: without boxes in training, none are used to choose."""
-    boxed = cfg.mode != "unsupervised" and any("boxes" in item.meta for item in val)
-    return "top1" if boxed else "off_screen_AUROC"
+    if cfg.mode != "unsupervised" and any("boxes" in item.meta for item in val):
+        return "top1"
+    if len(val) < 2:
+        raise ConfigError(
+            f"what has no box is judged by other sounds: val must have two items at least, got {len(val)}. Give more."
+        )
+    return "off_screen_AUROC"

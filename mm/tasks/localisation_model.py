@@ -16,9 +16,11 @@ from mm.features import Features
 from mm.heads.localiser import Compared, SoundLocaliser
 
 MODALITIES = ("image", "audio")
-SILENT_S = 1.0  # seconds of a silent clip, where the lengths of the others are not known
-QUIETEST = -8.0  # power of ten of the level of noise that stands for silence; the loudest is 0.3
-SILENT_RATE = 16_000  # Hz; silence sounds alike at all rates
+SILENT_SAMPLES = 16_000  # of a silent clip, where the lengths of the others are not known: a second at 16 kHz
+LOUDEST, QUIETEST = (
+    0.3,
+    -8.0,
+)  # deviation of the noise among the silent clips at most; at least, as a power of ten of it
 
 
 class Located(NamedTuple):
@@ -27,12 +29,14 @@ class Located(NamedTuple):
     Attributes:
         heat: (H, W) cosines of each cell with the sound, on the CPU.
         peak_xy: column and row of the highest cell's centre, as shares of the picture's width and height.
-        score: its cosine; near 0 or below, nothing in the picture sounds so.
+        score: its cosine.
+        silence: the highest cosine of the same picture with silence: no more than that says nothing.
     """
 
     heat: Tensor
     peak_xy: tuple[float, float]
     score: float
+    silence: float
 
 
 class LocalisationModel(nn.Module):
@@ -95,28 +99,30 @@ class LocalisationModel(nn.Module):
 
         Raises:
             ValueError: numbers of pictures and sounds differ, or there is none.
-            UnreadableError: a damaged file, named.
+            MediaError, FileNotFoundError: a file cannot be read; the message names it.
         """
         if len(images) != len(sounds) or not len(images):
             raise ValueError(f"each picture must have its sound: got {len(images)} pictures, {len(sounds)} sounds.")
         pictures, heard = self.encoder("image").encode(images, batch_size), self.encoder("audio").encode(sounds)
-        heat = self.head.heatmap(pictures.to(self.device), heard.to(self.device)).cpu()  # (B, H, W)
+        heat = self.head.heatmap(pictures, heard).cpu()  # (B, H, W)
+        nothing = self.encoder("audio").encode([torch.zeros(SILENT_SAMPLES)] * len(images), batch_size)
+        silence = self.head.heatmap(pictures, nothing).flatten(1).amax(dim=1).tolist()  # B
         rows, columns = heat.shape[1:]
         located = []
-        for one in heat:
+        for one, quiet in zip(heat, silence, strict=True):
             row, column = divmod(int(one.argmax()), columns)
-            located.append(Located(one, ((column + 0.5) / columns, (row + 0.5) / rows), float(one.max())))
+            located.append(Located(one, ((column + 0.5) / columns, (row + 0.5) / rows), float(one.max()), quiet))
         return located
 
 
 def silent_like(audio: Inputs, count: int) -> Tensor:
-    """Silent clips, drawn anew: white noise from next to nothing up to a soft hiss, (count, T).
+    """Clips in which nothing sounds, drawn anew: white noise from next to nothing up to a loud one, (count, T).
 
     As long as the clips of a batch, where it holds their waves, so that length does not give silence away.
     """
-    samples = audio.values.shape[1] if audio.values.dim() == 2 else round(SILENT_S * SILENT_RATE)
+    samples = audio.values.shape[1] if audio.values.dim() == 2 else SILENT_SAMPLES
     device = audio.values.device
-    level = 0.3 * 10 ** (QUIETEST * torch.rand(count, 1, device=device))  # (count, 1)
+    level = LOUDEST * 10 ** (QUIETEST * torch.rand(count, 1, device=device))  # (count, 1)
     return torch.randn(count, samples, device=device) * level  # (count, T)
 
 

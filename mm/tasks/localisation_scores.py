@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mm.data import Cache, Entry, Item, prepared
+from mm.data.gallery import read_all
 from mm.features import Features
 from mm.metrics import control_maps
 from mm.metrics.boxes import Boxes, consensus_map
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 BATCH = 64
 NOISE = 0.1  # deviation of the white noise that stands for a sound from nowhere
 GRID = (7, 7)  # of the random map
-APART = 0.23  # of a picture's side: nearer peaks are one; no two things of the embedded world lie nearer
+APART = 0.2  # of a picture's side: nearer peaks are one; things of the embedded world lie 0.23 apart, or a cell less
 BOUNDS = ("upper_bound@0.5", "upper_bound_AUC")  # what the rule allows, of whatever map
 
 
@@ -53,7 +54,8 @@ def map_items(model: LocalisationModel, items: Sequence[Item], cfg: Localisation
         model: that localises.
         items: of one split.
         cfg: settings of the run.
-        controls: also the controls but for `shuffled_audio`, which is always there.
+        controls: also the controls but for `shuffled_audio`, which is always there. Without them, which is how weights
+            are chosen, the class of a sound is not looked at.
     """
     every = list(items)
     cached = caches(model, every, cfg)
@@ -76,7 +78,7 @@ def _mapped(
 ) -> Mapped:
     head = model.head
     vectors = torch.cat([features.vector for features in encoded(model, items, "audio", cached)])  # (n, D_v)
-    sounds = {"own": vectors, "shuffled_audio": vectors[others(items, generator)]}
+    sounds = {"own": vectors, "shuffled_audio": vectors[others(items, generator, by_class=controls)]}
     if controls:
         sounds["mean_audio"] = vectors.mean(dim=0, keepdim=True)
         sounds["silence"], sounds["noise"] = quiet(model, generator).split(1)
@@ -109,6 +111,9 @@ def encoded(
     entries = [Entry(item.id, item.owner, getattr(item, modality)[0], {}) for item in items]
     prepare = cached[modality].row if modality in cached else encoder.prepare
     silent = []
+    if modality == "audio" and modality in cached:  # what is cached is not looked at below
+        waves = read_all(entries, encoder.prepare, 0, workers=2, ahead=2 * BATCH)
+        silent = [entry.id for entry, wave in waves if isinstance(wave, Tensor) and wave.abs().max() < SILENT]
     for batch in prepared(entries, prepare, BATCH, workers=2):
         if modality == "audio" and modality not in cached:
             peaks = batch.values.abs().amax(dim=1)  # (b,)
@@ -119,11 +124,22 @@ def encoded(
         log.warning("%d of %d sounds are silent and count all the same: %s", len(silent), len(items), silent[:5])
 
 
-def others(items: Sequence[Item], generator: np.random.Generator) -> np.ndarray:
-    """(n,) for each item the place of another one, with another class and owner where there is one."""
+def others(items: Sequence[Item], generator: np.random.Generator, by_class: bool = True) -> np.ndarray:
+    """(n,) for each item the place of another one.
+
+    Args:
+        items: with `meta["category"]`, the class, where it is known.
+        generator: of the choice.
+        by_class: of another class; else, and where all are of one class, of another owner.
+    """
     order = generator.permutation(len(items))
     rank = np.argsort(order)  # (n,) of each item in it
-    kinds = [item.meta.get("category", item.owner) for item in items]
+    kinds = [item.meta.get("category", item.owner) if by_class else item.owner for item in items]
+    if len(set(kinds)) < 2:
+        kinds = [item.owner for item in items]
+    if len(set(kinds)) < 2:
+        log.warning("all %d items are of one owner: the sound of another is their own", len(items))
+        return np.arange(len(items))
     found = np.arange(len(items))
     for place in range(len(items)):
         for ahead in range(1, len(items)):  # the next in a random order that will do; nearly always the first
