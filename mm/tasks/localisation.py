@@ -26,7 +26,14 @@ from mm.losses import hard_way, labelled_mean, map_cross_entropy, pooled_scores,
 from mm.tasks.localisation_model import MODALITIES, LocalisationModel, silent_like
 
 LOCALISER_FILE = "localiser.json"  # in a checkpoint: by which its task is known
-CHANGEABLE = ("data.*", "encoder.*.cache", "loop.device", "protocol", "rule")  # that a finished run may be given anew
+CHANGEABLE = (
+    "data.*",
+    "encoder.*.cache",
+    "loop.device",
+    "protocol",
+    "rule",
+    "threshold",
+)  # that a finished run may be given anew
 FEW = 0.1  # share of the items that are labelled in mode=semi, unless told otherwise
 
 
@@ -48,7 +55,10 @@ class Localisation:
     mode: Literal["supervised", "unsupervised", "semi"] = "unsupervised"  # learns from boxes, from pairs alone, or both
     labels: float = 0.0  # share of the training items whose boxes are known; 0 = all, a tenth in mode=semi
     protocol: Literal["hard_way", "ez_vsl", "slavc"] = "hard_way"  # official evaluator, see mm.metrics.localisation
-    rule: Literal["half", "fixed", "per_image"] = "half"  # which pixels of a map are the object: the brighter half, ...
+    rule: Literal["half", "fixed", "per_image"] = (
+        "half"  # which pixels of a map are the object: see mm.metrics.localisation
+    )
+    threshold: float = 0.5  # of rule=fixed: what a pixel of the map, scaled to 0..1, must reach
     encoder: EncodersConfig = field(default_factory=EncodersConfig)
     head: LocaliserConfig = field(default_factory=LocaliserConfig)
     loss: LocalisationLossConfig = field(default_factory=LocalisationLossConfig)
@@ -109,6 +119,8 @@ def idle(cfg: Localisation) -> list[str]:
         keys.append("loss.name")
     if cfg.mode != "semi":
         keys.append("loss.labelled")
+    if cfg.rule != "fixed":
+        keys.append("threshold")
     if cfg.mode == "unsupervised" and cfg.loss.name == "hard_way":
         keys.append("head.temperature")  # it has its own
     if cfg.data.name != "synthetic":

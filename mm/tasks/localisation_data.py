@@ -146,12 +146,17 @@ def training_batches(model: LocalisationModel, items: Sequence[Item], cfg: Local
         for _, wave in read_all(unique(items, "audio"), prepare["audio"], 0, workers=2, ahead=2):
             if isinstance(wave, UnreadableError):  # what is cached is not looked at while training
                 raise wave
+    grid = grid_of(model, items[0])
+    if grid[0] * grid[1] < 2:
+        raise ConfigError(
+            f"a map must have cells to point at: got {grid}. Set encoder.image.layer to an earlier layer."
+        )
     pairs = Pairs(
         items,
         {modality: function for modality, function in prepare.items() if modality not in model.cached},
         cfg.seed,
         cache=caches(model, items, cfg),
-        target=Target(cfg, grid_of(model, items[0])) if cfg.labelled else None,
+        target=Target(cfg, grid) if cfg.labelled else None,
     )
     return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
 

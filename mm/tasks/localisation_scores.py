@@ -179,7 +179,7 @@ def metrics_of(mapped: Mapped, items: Sequence[Item], cfg: Localisation) -> dict
     found: dict[str, float] = {}
     if boxed:
         boxes, own = [items[place].meta["boxes"] for place in boxed], mapped.own[boxed]
-        found |= evaluate_maps(own, boxes, cfg.protocol, cfg.rule)
+        found |= evaluate_maps(own, boxes, cfg.protocol, cfg.rule, cfg.threshold)
         several = [place for place, item in enumerate(items) if len(item.meta.get("sounding", ())) > 1]
         if several:
             sources = [[[box] for box in items[place].meta["boxes"][0]] for place in several]
@@ -191,7 +191,7 @@ def metrics_of(mapped: Mapped, items: Sequence[Item], cfg: Localisation) -> dict
             found[f"{name}_AUROC"] = auroc(peaks, peak(mapped.others[control]))
     if boxed and "silence" in mapped.others:
         negatives = np.concatenate([confidence(mapped.others[name]) for name in ("silence", "shuffled_audio")])
-        detected = detection(ious(own, boxes, cfg.protocol, cfg.rule), confidence(own), negatives)
+        detected = detection(ious(own, boxes, cfg.protocol, cfg.rule, cfg.threshold), confidence(own), negatives)
         found |= {name: detected[name] for name in ("AP", "max_F1")}
     return found
 
@@ -226,7 +226,8 @@ def score(mapped: Mapped, items: Sequence[Item], cfg: Localisation) -> tuple[dic
     level = quiet_log.level
     quiet_log.setLevel(logging.ERROR)  # what it says of the truth has been said once
     try:
-        controls = {name: evaluate_maps(of_all, boxes, cfg.protocol, cfg.rule) for name, of_all in maps.items()}
+        rule = cfg.protocol, cfg.rule, cfg.threshold
+        controls = {name: evaluate_maps(of_all, boxes, *rule) for name, of_all in maps.items()}
     finally:
         quiet_log.setLevel(level)
     controls = {name: {k: v for k, v in row.items() if k not in BOUNDS} for name, row in controls.items()}

@@ -425,6 +425,7 @@ def test_a_silent_test_clip_is_told(config, caplog, tmp_path: Path) -> None:
     ("given", "said"),
     [
         (["labels=0.5"], "labels=0.5 has no effect here"),
+        (["threshold=0.7"], "threshold=0.7 has no effect here"),
         (["loss.name=hard_way", "head.temperature=0.5"], "head.temperature=0.5 has no effect here"),
         (["mode=supervised", "loss.name=two_way"], "loss.name=two_way has no effect here"),
         (["loss.labelled=2.0"], "loss.labelled=2.0 has no effect here"),
@@ -443,6 +444,21 @@ def test_a_silent_test_clip_is_told(config, caplog, tmp_path: Path) -> None:
 def test_settings_that_do_not_fit(config, given: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         localisation.build_model(config(*given))
+
+
+def test_a_map_of_one_cell_has_nowhere_to_point(config) -> None:
+    cfg = config("encoder.image.layer=avgpool")
+    with pytest.raises(ConfigError, match=r"a map must have cells to point at: got \(1, 1\)"):
+        localisation_data.training_batches(model_of(cfg), SoundingScenes("train", 8), cfg)
+
+
+def test_a_higher_threshold_predicts_less(config) -> None:
+    items = Items(SoundingScenes("test", 20))
+    found = {
+        t: localisation_scores.score(Perfect(items), items, config("rule=fixed", f"threshold={t}"))[0]["AUC"]
+        for t in (0.3, 0.995)
+    }
+    assert found[0.3] > 0.6 > found[0.995]
 
 
 def test_boxes_to_learn_from_must_be_there(config, tmp_path: Path) -> None:
