@@ -55,9 +55,7 @@ class Localisation:
     mode: Literal["supervised", "unsupervised", "semi"] = "unsupervised"  # learns from boxes, from pairs alone, or both
     labels: float = 0.0  # share of the training items whose boxes are known; 0 = all, a tenth in mode=semi
     protocol: Literal["hard_way", "ez_vsl", "slavc"] = "hard_way"  # official evaluator, see mm.metrics.localisation
-    rule: Literal["half", "fixed", "per_image"] = (
-        "half"  # which pixels of a map are the object: see mm.metrics.localisation
-    )
+    rule: Literal["half", "fixed", "per_image"] = "half"  # which pixels of a map are taken for the object
     threshold: float = 0.5  # of rule=fixed: what a pixel of the map, scaled to 0..1, must reach
     encoder: EncodersConfig = field(default_factory=EncodersConfig)
     head: LocaliserConfig = field(default_factory=LocaliserConfig)
