@@ -531,7 +531,8 @@ def test_a_damaged_index_file(script, index: Path, tmp_path: Path, name: str) ->
     out = copy(index, tmp_path / "index")
     (file,) = out.rglob(name)
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    middle = len(content) // 2
+    content[middle] = ord("1" if content[middle] == ord("0") else "0")  # a digest stays a digest
     file.write_bytes(content)
     blamed = "manifest.json" if name == "current" else name  # the pointer holds the manifest's digest
     assert_clean(script("query_index", out, "--text", "red"), blamed, "Restore the folder from a copy, or build")
