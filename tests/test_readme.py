@@ -143,7 +143,8 @@ def stand_in(script, tiny: list[str], tiny_captioning: list[str], own_table: Pat
             return False
         task, cfg = RUNS.get(run, ("retrieval", None))
         if task in ("vqa", "localisation", "distillation"):
-            few = ["--config", str(ROOT / f"configs/{task}/tiny.yaml"), *FEW, f"out={run}"]
+            name = "default" if task == "distillation" else "tiny"  # other tasks start from its encoder
+            few = ["--config", str(ROOT / f"configs/{task}/{name}.yaml"), *FEW, f"out={run}"]
             answer = script(f"train_{task}", *few)
             assert answer.code == 0, answer.err
             return True
