@@ -182,7 +182,9 @@ def test_the_audio_encoder_starts_other_tasks(
 
 def test_runs_of_other_tasks_are_refused(distillation_run: Path, captioning_run: Path, tiny_run: Path) -> None:
     for run in (captioning_run, tiny_run):
-        with pytest.raises(ValueError, match=r"must be a checkpoint of distillation: no classifier.json. Name another"):
+        with pytest.raises(
+            ValueError, match=r"must be a checkpoint of distillation: there is no classifier.json. Name another"
+        ):
             distillation.load(run)
     with pytest.raises(ValueError, match="must be a run of retrieval: it is one of distillation"):
         retrieval.load(distillation_run)

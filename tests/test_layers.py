@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "mm"
-GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed", "files", "naming", "checks"}
+GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed", "files", "modes", "naming", "checks"}
 MAY_IMPORT = {
     **{name: set[str]() for name in GROUND},
     "media": {"signal"},

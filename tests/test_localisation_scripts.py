@@ -148,7 +148,10 @@ def test_what_is_wrong_is_said(script, run: Path, few, boxed_table: Path, tiny_r
     picture, clip = boxed_table.parent / "test-00000.png", boxed_table.parent / "test-00000.wav"
     assert_clean(script("localise", run, "--image", "none.png", "--audio", clip), "none.png")
     assert_clean(script("localise", run, "--image", picture, "--audio", picture), str(picture))
-    assert_clean(script("localise", tiny_run, "--image", picture, "--audio", clip), "localisation", "Name another run")
+    assert_clean(
+        script("localise", tiny_run, "--image", picture, "--audio", clip),
+        "must be a checkpoint of localisation: there is no localiser.json. Name another.",
+    )
     assert_clean(script("localise", tmp_path, "--image", picture, "--audio", clip), "must be a run folder")
     missing = script("localise", run, "--image", picture)
     assert (missing.code, "--audio" in missing.err) == (2, True)

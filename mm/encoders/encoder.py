@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mm.features import Features, pad
 from mm.media import VERSION
+from mm.modes import in_eval_mode
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # huggingface_hub's names
 
@@ -113,17 +114,12 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="mm"):
             raise ValueError(
                 f"encode needs at least one source and a batch_size of at least 1: got {len(sources)} and {batch_size}."
             )
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with in_eval_mode(self):
             parts = []
             for start in range(0, len(sources), batch_size):
                 values, lengths = pad([self.prepare(source) for source in sources[start : start + batch_size]])
                 lengths = lengths if lengths is None else lengths.to(self.device)
                 parts.append(self(values.to(self.device), lengths).to("cpu"))
-        finally:
-            for module, training in modes:
-                module.training = training
         return concatenate(parts)
 
     def folded(self) -> Self:

@@ -172,6 +172,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def of_task(folder: Path, name: str, task: str) -> dict[str, Any]:
+    """The JSON object by which a checkpoint says what task it is of, and how to rebuild its head.
+
+    Args:
+        folder: of the checkpoint.
+        name: of the file that checkpoints of this task have.
+        task: for the message.
+
+    Raises:
+        ValueError: it is that of another task, or damaged.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"{folder} must be a checkpoint of {task}: there is no {name}. Name another.")
+    return read_json(path)
+
+
 def fill(model: nn.Module, folder: Path) -> None:
     """Fill a whole model, encoders and head, from the weights of a checkpoint.
 

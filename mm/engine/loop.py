@@ -31,6 +31,7 @@ from mm.engine.run import Progress, Run
 from mm.engine.stop import Interrupted, StopRequest, only_process
 from mm.engine.stream import Stream, count_items, losses, map_tensors, next_batch
 from mm.files import write_text
+from mm.modes import in_eval_mode
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +287,7 @@ class _Loop:
         self._read()
         metrics: dict[str, float] = {}
         if distributed.is_main() and self.evaluate is not None:
-            with preserved_rng(run.device), self._averaged(), _eval_mode(run.model):
+            with preserved_rng(run.device), self._averaged(), in_eval_mode(run.model):
                 metrics = {name: float(value) for name, value in self.evaluate(run.model).items()}
         metrics = distributed.broadcast(metrics)
         if self.best not in metrics:
@@ -324,19 +325,6 @@ class _NoLeaves(nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         outputs = self.model(*inputs, **named)
         return map_tensors(lambda t: t.view_as(t) if t.is_leaf and t.requires_grad else t, outputs)
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradient; afterwards each module has its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _check(streams: Sequence[Stream], cfg: LoopConfig, evaluates: bool) -> None:

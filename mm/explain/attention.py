@@ -17,13 +17,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.nn import functional
 
 from mm.explain import page
-from mm.index.grid import SAMPLE_RATE, STFT
+from mm.index.grid import SAMPLE_RATE, STFT, write_png
 from mm.media import read_audio, read_image
 from mm.naming import known
 from mm.signal import log_mel
@@ -180,15 +179,7 @@ def draw_attention(rows: Sequence[Looked], path: str | Path, mode: Mode = "bilin
         )
     figure.set_size_inches(width, height)
     axes.set(xlim=(0, width), ylim=(height, 0))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        FigureCanvasAgg(figure).print_png(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_png(figure, path)
 
 
 def _draw_row(axes: Any, row: Looked, left: float, down: float, width: float, mode: Mode) -> float:

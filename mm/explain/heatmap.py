@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from mm.explain.attention import Mode, upsample
+from mm.index.grid import write_png
 from mm.media import read_image
 
 COLOURS = "inferno"  # of matplotlib: light rises evenly with the score
@@ -106,14 +105,7 @@ def draw_heatmaps(rows: Sequence[Heard], path: str | Path, mode: Mode = "bilinea
             _draw(axes, pixels, left, top, side, title, row.boxes)
     axes.text(0.05, height - 0.06, "\n".join(wrapped), va="bottom", **TEXT)
     axes.set(xlim=(0, width), ylim=(height, 0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        FigureCanvasAgg(figure).print_png(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_png(figure, path)
 
 
 def shrunk(picture: np.ndarray, most_px: int) -> np.ndarray:

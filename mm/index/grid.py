@@ -60,12 +60,17 @@ def draw_neighbours(rows: Sequence[tuple[Shown, Sequence[Shown]]], path: str | P
             draw(cell, hit)
     if title:
         figure.suptitle(title, fontsize=9)
+    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+        return write_png(figure, path)
+
+
+def write_png(figure: Figure, path: str | Path) -> Path:
+    """Write a figure; the file appears whole or not at all, in a folder that is made if missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-            FigureCanvasAgg(figure).print_png(temporary)
+        FigureCanvasAgg(figure).print_png(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -92,7 +92,7 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
         return captioner_over(encoder, words, cfg)
     folder = encoders.find(Path(cfg.init))
     encoders.verify(folder)
-    model = captioner_over(encoder, read_captioner(folder)["words"], cfg)
+    model = captioner_over(encoder, encoders.of_task(folder, CAPTIONER_FILE, "captioning")["words"], cfg)
     encoders.fill(model, folder)
     return model
 
@@ -175,18 +175,6 @@ def idle(cfg: Captioning) -> list[str]:
     ]
 
 
-def read_captioner(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of its captioner beside its settings: {"words": [...]}.
-
-    Raises:
-        ValueError: it is that of another task, or damaged.
-    """
-    path = folder / CAPTIONER_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} must be a checkpoint of captioning: there is no {CAPTIONER_FILE}. Name another.")
-    return encoders.read_json(path)
-
-
 def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Captioning]:
     """The best weights of a run, in eval mode on the GPU if there is one, and its settings.
 
@@ -201,7 +189,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
     """
     folder = encoders.find(Path(run))
     check_changes(changes, CHANGEABLE)
-    words = read_captioner(folder)["words"]
+    words = encoders.of_task(folder, CAPTIONER_FILE, "captioning")["words"]
     encoder = encoders.load(folder)
     cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)

@@ -17,6 +17,7 @@ from mm.heads import Caption, Captioner
 from mm.heads.captioner import BEAM, LENGTH_RULE, MAX_LENGTH
 from mm.heads.decoding import NEVER, padded, sample
 from mm.losses import sentence_sums
+from mm.modes import in_eval_mode
 
 BASELINE_DECAY = 0.9  # of hard attention (Xu et al. 2015, section 4.1)
 
@@ -170,20 +171,15 @@ class CaptionModel(nn.Module):
         """
         if not len(sources):
             raise ValueError(f"there must be at least one {self.modality} to describe: got none.")
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         encoder = self.encoder.folded()
         device = self.encoder.device
         entries = [Entry(f"{self.modality} {i}", "", source, {}) for i, source in enumerate(sources)]
         captions: list[Caption] = []
-        try:
+        with in_eval_mode(self):
             for batch in prepared(entries, encoder.prepare if cache is None else cache.row, batch_size, workers):
                 lengths = None if batch.lengths is None else batch.lengths.to(device)
                 features = encoder(batch.values.to(device), lengths, from_trunk=cache is not None)
                 captions += self.head.caption(features, **vars(decoding))
-        finally:
-            for module, training in modes:
-                module.training = training
         return captions
 
 

@@ -133,10 +133,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[ClassModel, Dist
     """
     folder = encoders.find(Path(run))
     check_changes(changes, CHANGEABLE)
-    path = folder / CLASSIFIER_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} must be a checkpoint of distillation: no {CLASSIFIER_FILE}. Name another run.")
-    classifier = encoders.read_json(path)
+    classifier = encoders.of_task(folder, CLASSIFIER_FILE, "distillation")
     cfg = read_config(Distillation, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)
     modality = classifier["modality"]

@@ -12,6 +12,7 @@ from mm import encoders
 from mm.data import Entry, Inputs, prepared
 from mm.data.item import Source
 from mm.heads import LinearClassifier
+from mm.modes import in_eval_mode
 
 TOP = 5  # classes that are told
 
@@ -69,20 +70,15 @@ class ClassModel(nn.Module):
         """
         if not len(sources):
             raise ValueError(f"there must be at least one {self.modality} to classify: got none.")
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         encoder = self.encoder.folded()
         entries = [Entry(f"{self.modality} {number}", "", source, {}) for number, source in enumerate(sources)]
         vectors, logits = [], []
-        try:
+        with in_eval_mode(self):
             for _, values, lengths in prepared(entries, encoder.prepare, batch_size, workers):
                 lengths = None if lengths is None or self.modality == "image" else lengths.to(encoder.device)
                 features = encoder(values.to(encoder.device), lengths)
                 vectors.append(features.vector.float().cpu())
                 logits.append(self.head(features).float().cpu())
-        finally:
-            for module, training in modes:
-                module.training = training
         return Read(torch.cat(vectors), torch.cat(logits))  # (n, D_v), (n, K)
 
     def names(self, logits: Tensor) -> list[str]:

@@ -140,8 +140,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[LocalisationMode
     """
     folder = encoders.find(Path(run))
     check_changes(changes, CHANGEABLE)
-    if not (folder / LOCALISER_FILE).is_file():
-        raise ValueError(f"{folder} must be a checkpoint of localisation: no {LOCALISER_FILE}. Name another run.")
+    encoders.of_task(folder, LOCALISER_FILE, "localisation")
     towers = encoders.load(folder)
     cfg = read_config(Localisation, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)

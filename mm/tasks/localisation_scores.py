@@ -18,6 +18,7 @@ from mm.metrics.boxes import Boxes, consensus_map
 from mm.metrics.localisation import evaluate as evaluate_maps
 from mm.metrics.localisation import ious
 from mm.metrics.sources import auroc, confidence, detection, found_sources
+from mm.modes import in_eval_mode
 from mm.tasks.localisation import Localisation
 from mm.tasks.localisation_data import SILENT, caches
 from mm.tasks.localisation_model import LocalisationModel
@@ -59,16 +60,10 @@ def map_items(model: LocalisationModel, items: Sequence[Item], cfg: Localisation
     """
     every = list(items)
     cached = caches(model, every, cfg)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with in_eval_mode(model):
         return _mapped(model, every, cached, np.random.default_rng(cfg.seed), controls)
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
-@torch.no_grad()
 def _mapped(
     model: LocalisationModel,
     items: Sequence[Item],

@@ -24,6 +24,7 @@ from mm.distributed import init
 from mm.heads import JointEmbedding
 from mm.losses import JointLoss
 from mm.media import VIEWS
+from mm.modes import in_eval_mode
 
 TASK = "retrieval"
 STATE_FILE = "state.json"  # in a checkpoint: what was trained, among others
@@ -148,12 +149,10 @@ class JointModel(nn.Module):
         if not len(sources):
             raise ValueError(f"there must be at least one {modality} to embed: got none.")
         device = self.head.logit_scale.device
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         encoder = self.encoder(modality).folded()
         entries = [Entry(f"{modality} {i}", "", source, {}) for i, source in enumerate(sources)]
         total = torch.zeros(len(entries), self.head.embed_dim)  # (n, E)
-        try:
+        with in_eval_mode(self):
             for view in range(self.eval_views if modality == "image" else 1):
                 parts = []
                 prepare = encoder.prepare if cache is None else cache.row
@@ -162,9 +161,6 @@ class JointModel(nn.Module):
                     features = encoder(batch.values.to(device), lengths, from_trunk=cache is not None)
                     parts.append(self.head.embed(modality, features).float().cpu())
                 total += torch.cat(parts)
-        finally:
-            for module, training in modes:
-                module.training = training
         return functional.normalize(total, dim=-1)  # (n, E)
 
     def encoder(self, modality: str) -> encoders.Encoder:

@@ -154,10 +154,7 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[AnswerModel, VQA
     """
     folder = encoders.find(Path(run))
     check_changes(changes, CHANGEABLE)
-    path = folder / ANSWERER_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} must be a checkpoint of question answering: no {ANSWERER_FILE}. Name another run.")
-    answers = encoders.read_json(path)["answers"]
+    answers = encoders.of_task(folder, ANSWERER_FILE, "question answering")["answers"]
     towers = encoders.load(folder)
     cfg = read_config(VQA, ["--config", str(folder / "config.yaml"), *changes])
     check(cfg)

@@ -17,6 +17,7 @@ from mm.features import Features, pad
 from mm.heads.answerer import Answer, Answerer, Scored
 from mm.heads.looking import Inner
 from mm.metrics.answers import official, strict
+from mm.modes import in_eval_mode
 from mm.vocabulary import tokenize
 
 TOP = 5  # answers that are told
@@ -123,8 +124,6 @@ class AnswerModel(nn.Module):
             batch_size: questions at once.
             workers: threads that read files ahead.
         """
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         text, cache = self.encoder("text"), cache or {}
         encoders = {modality: self.encoder(modality).folded() for modality in sources}
         readers = {
@@ -134,7 +133,7 @@ class AnswerModel(nn.Module):
             for modality, all_ in sources.items()
         }
         answers: list[Answer] = []
-        try:
+        with in_eval_mode(self):
             for start in range(0, len(questions), batch_size):
                 values, lengths = pad([text.prepare(question, 0) for question in questions[start : start + batch_size]])
                 asked = text(values.to(text.device), None if lengths is None else lengths.to(text.device))
@@ -154,9 +153,6 @@ class AnswerModel(nn.Module):
                 tops = [self.best(row, chosen, top) for row, chosen in zip(probabilities, some, strict=True)]
                 where = seen(scored, contents, about) if looks else [({}, {})] * len(tops)
                 answers += [Answer(best[0][0], best, *looked) for best, looked in zip(tops, where, strict=True)]
-        finally:
-            for module, training in modes:
-                module.training = training
         return answers
 
     def best(self, scores: Tensor, choices: Sequence[str], top: int) -> list[tuple[str, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -131,7 +130,7 @@ def test_everything_follows_from_seed_split_and_index() -> None:
         assert same(one[i], again[i]) and same(one[i], longer[i]) and same(one[i], one[i - 20])
     others = [one, plain(20, "val", 3), plain(20, "test", 3), plain(20, seed=4)]
     assert len({tuple(item.image[0].tobytes() for item in split) for split in others}) == 4
-    assert same(in_a_spawned_process(item_of, pickle.loads(pickle.dumps(one)), 7), one[7])
+    assert same(in_a_spawned_process(item_of, one, 7), one[7])
 
 
 def test_clips_stand_in_an_order_that_their_names_decide() -> None:
