@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from mm.explain.attention import Mode, upsample
+from mm.explain.attention import TEXT, Mode, upsample
 from mm.index.grid import write_png
 from mm.media import read_image
 
@@ -24,7 +24,6 @@ CELL_IN, ALONE_IN, TITLE_IN, LINE_IN = 1.6, 4.0, 0.22, 0.15  # a row that stands
 LETTER_IN = 0.068  # mean width of a letter of TEXT
 DPI = 100
 TRUE: dict[str, Any] = {"edgecolor": "#40ff80", "linewidth": 1.5, "facecolor": "none"}
-TEXT: dict[str, Any] = {"fontsize": 8, "fontfamily": "DejaVu Sans", "parse_math": False}
 
 
 class Heard(NamedTuple):

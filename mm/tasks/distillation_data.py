@@ -47,7 +47,7 @@ class OneThing(Sequence[Item]):
 
 
 class ShuffledPairs(Sequence[Item]):
-    """The same sounds, each with the pictures of another item, drawn once and for all: what pairs say is gone.
+    """The same sounds, each with the pictures of a random item, drawn once and for all: what pairs say is gone.
 
     Args:
         items: with pictures and sounds.

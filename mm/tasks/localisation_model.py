@@ -103,9 +103,13 @@ class LocalisationModel(nn.Module):
         """
         if len(images) != len(sounds) or not len(images):
             raise ValueError(f"each picture must have its sound: got {len(images)} pictures, {len(sounds)} sounds.")
-        pictures, heard = self.encoder("image").encode(images, batch_size), self.encoder("audio").encode(sounds)
+        pictures, heard = (
+            self.encoder("image").encode(images, batch_size),
+            self.encoder("audio").encode(sounds, batch_size),
+        )
         heat = self.head.heatmap(pictures, heard).cpu()  # (B, H, W)
-        nothing = self.encoder("audio").encode([torch.zeros(SILENT_SAMPLES)] * len(images), batch_size)
+        nothing = self.encoder("audio").encode([torch.zeros(SILENT_SAMPLES)])
+        nothing = nothing._replace(vector=nothing.vector.expand(len(images), -1))
         silence = self.head.heatmap(pictures, nothing).flatten(1).amax(dim=1).tolist()  # B
         rows, columns = heat.shape[1:]
         located = []

@@ -72,7 +72,7 @@ def _mapped(
     controls: bool,
 ) -> Mapped:
     head = model.head
-    vectors = torch.cat([features.vector for features in encoded(model, items, "audio", cached)])  # (n, D_v)
+    vectors = torch.cat([features.vector for features in encoded(model, items, "audio", cached, controls)])  # (n, D_v)
     sounds = {"own": vectors, "shuffled_audio": vectors[others(items, generator, by_class=controls)]}
     if controls:
         sounds["mean_audio"] = vectors.mean(dim=0, keepdim=True)
@@ -95,9 +95,16 @@ def _mapped(
 
 
 def encoded(
-    model: LocalisationModel, items: Sequence[Item], modality: str, cached: Mapping[str, Cache]
+    model: LocalisationModel, items: Sequence[Item], modality: str, cached: Mapping[str, Cache], tell: bool = False
 ) -> Iterator[Features]:
-    """Features of each item's first source of a modality, batch by batch; a silent test sound is told.
+    """Features of each item's first source of a modality, batch by batch; silent sounds are told.
+
+    Args:
+        model: that has the encoder.
+        items: of one split.
+        modality: "image" or "audio".
+        cached: {modality: trunk outputs}.
+        tell: also read cached sounds, to find the silent ones.
 
     Raises:
         UnreadableError: a damaged file, named.
@@ -106,7 +113,7 @@ def encoded(
     entries = [Entry(item.id, item.owner, getattr(item, modality)[0], {}) for item in items]
     prepare = cached[modality].row if modality in cached else encoder.prepare
     silent = []
-    if modality == "audio" and modality in cached:  # what is cached is not looked at below
+    if tell and modality in cached:  # what is cached is not looked at below
         waves = read_all(entries, encoder.prepare, 0, workers=2, ahead=2 * BATCH)
         silent = [entry.id for entry, wave in waves if isinstance(wave, Tensor) and wave.abs().max() < SILENT]
     for batch in prepared(entries, prepare, BATCH, workers=2):

@@ -414,7 +414,7 @@ def test_a_silent_test_clip_is_told(config, caplog, tmp_path: Path) -> None:
     assert said in caplog.text
     caplog.clear()
     cached = config("encoder.audio.freeze=true", "encoder.audio.cache=true", f"data.cache={tmp_path}")
-    localisation_scores.evaluate(model_of(cached), items, cached)
+    localisation_scores.map_items(model_of(cached), items, cached)
     assert said in caplog.text
 
 
