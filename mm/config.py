@@ -90,7 +90,7 @@ class EncodersConfig:
 class DataConfig:
     """What a run reads."""
 
-    name: str = "synthetic"  # a key of mm.data.READERS, for questions of mm.data.ASKED, for localisation of LOCALISED
+    name: str = "synthetic"  # of mm.data.READERS; for questions ASKED, for localisation LOCALISED, for separation TALKS
     root: str = ""  # folder of the data sets; "" = $MM_DATA, else ./data
     batch_size: int = 128  # items of a batch, over all processes together
     workers: int = 0  # loading processes; the batches are the same for any number
@@ -102,10 +102,10 @@ class DataConfig:
     complete: bool = False  # evaluate on the items that are known in every modality of the run
     skip_bad: bool = False  # leave out unreadable training files and count them
     fold: int = 1  # test fold of ESC-10 / ESC-50
-    speaker: str = ""  # FSDD: this speaker is the test set; "" = the official test takes
-    scenes: int = 20000  # training scenes of the embedded world; training mosaics
+    speaker: str = ""  # who is heard in test alone: "george", "s1,s2", "unseen"; "" = the set's own split
+    scenes: int = 20000  # training scenes and talks of the embedded world; training mosaics; strings of digits
     sources: int = 1  # things of the embedded world that sound at once where sounds are localised
-    file: str = ""  # the CSV or JSONL of name=table, the folder of name=videos
+    file: str = ""  # the CSV or JSONL of name=table, the folder of name=videos or name=talks
 
 
 @dataclass

@@ -6,6 +6,8 @@ What cannot be read raises `MediaError`, which names it; a path that does not ex
 from __future__ import annotations
 
 import io
+import itertools
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -40,6 +42,8 @@ SOUND_FILES = {f".{name.lower()}" for name in soundfile.available_formats()} | {
 MOST_CHANNELS = 8  # 7.1; an array of more rows is taken for (T, C) the wrong way round
 HIGHEST_PEAK = 16.0  # a float array beyond it holds integers that nobody scaled
 ALL_16_BITS = 65535
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
+LOST_S = 0.1  # seconds, and one frame, by which a whole file may end before the length that its head states
 
 
 class MediaError(ValueError):
@@ -77,9 +81,9 @@ def read_image(
     if isinstance(source, np.ndarray):
         return _rgb_of_array(source)
     if isinstance(source, Image.Image):
-        with _naming("the PIL image"):
+        with decoding("the PIL image"):
             return _rgb_of_pil(source)
-    with _naming(_name(source)), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+    with decoding(_name(source)), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))  # type: ignore[arg-type]  # None = leave the colours alone
         return _rgb_of_pil(image)
@@ -181,19 +185,12 @@ def read_audio(
             else f"source_rate is for arrays, a file knows its own: got {source_rate} with {_name(source)}. Drop it."
         )
     if isinstance(source, (np.ndarray, Tensor)):
-        name, rate, wave = _name(source), int(source_rate or 0), _samples(source)
+        mono, rate = _mono(_samples(source), _name(source)), int(source_rate or 0)  # (T,)
     else:
-        name = _name(source)
-        with _naming(name):
-            wave, rate = _decode(source)  # (C, T)
+        parts, rates = zip(*sound_parts(source), strict=True)
+        mono, rate = np.concatenate(parts), rates[0]  # (T,)
     if rate < 1 or sample_rate < 1:
-        raise ValueError(f"rates must be positive, in Hz: got {rate} -> {sample_rate} for {name}.")
-    if wave.shape[1] == 0:
-        raise MediaError(f"{name} must hold at least one sample: it is empty. Leave it out.")
-    if not np.isfinite(wave).all():
-        where = int(np.flatnonzero(~np.isfinite(wave).all(axis=0))[0])
-        raise MediaError(f"samples must be finite: {name} has NaN or infinity at sample {where}. Repair or drop it.")
-    mono = np.ascontiguousarray(wave.mean(axis=0), dtype=np.float32)  # (T,)
+        raise ValueError(f"rates must be positive, in Hz: got {rate} -> {sample_rate} for {_name(source)}.")
     if rate != sample_rate:
         length = max(round(len(mono) * sample_rate / rate), 1)
         resampled = soxr.resample(mono, rate, sample_rate)[:length]  # (T,); a few samples may vanish altogether
@@ -201,37 +198,23 @@ def read_audio(
     return torch.from_numpy(mono.astype(np.float32))
 
 
-def write_audio(path: str | Path, wave: Tensor | np.ndarray, sample_rate: int, float_samples: bool = False) -> None:
-    """Write a mono .wav or .flac; the file appears whole or not at all.
+def sound_parts(source: str | Path | bytes, at_once: int = -1) -> Iterator[tuple[np.ndarray, int]]:
+    """A sound file or its bytes, part after part: the mean of its channels (t,) float32, t >= 1, and its rate in Hz.
 
     Args:
-        path: its ending decides the format.
-        wave: (T,) float in [-1, 1].
-        sample_rate: Hz.
-        float_samples: 32-bit float samples of any range (.wav only) instead of 16 bits.
+        source: as for `read_audio`.
+        at_once: samples of a part that soundfile reads, -1 = all; PyAV gives the parts in which a track is stored.
 
     Raises:
-        ValueError: another shape, an empty or not finite wave, another ending, or a peak above 1 in 16 bits: it would
-            be clipped.
+        MediaError, FileNotFoundError: as of `read_audio`; damage further on is told once it is reached.
     """
-    path = Path(path)
-    samples = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave, dtype=np.float32)  # (T,)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("wav", "flac") or (float_samples and kind == "flac"):
-        raise ValueError(f"sounds are written as .wav or, in 16 bits, as .flac: got {path.name!r}. Rename it.")
-    if samples.ndim != 1 or samples.size == 0 or not np.isfinite(samples).all():
-        raise ValueError(f"a sound to write must be (T,) finite samples, T >= 1: got the shape {samples.shape}.")
-    peak = float(np.abs(samples).max())
-    if peak > 1 and not float_samples:
-        raise ValueError(
-            f"16-bit samples must lie in [-1, 1]: the peak is {peak:.4g}. Divide by it or set float_samples."
-        )
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        soundfile.write(beside, samples, sample_rate, format=kind, subtype="FLOAT" if float_samples else "PCM_16")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    name, count = _name(source), 0
+    with decoding(name):
+        for wave, rate in _decoded(source, at_once):
+            yield _mono(wave, name, count), rate
+            count += wave.shape[1]
+    if not count:
+        raise MediaError(f"{name} must hold at least one sample: it is empty. Leave it out.")
 
 
 def _samples(source: np.ndarray | Tensor) -> np.ndarray:
@@ -246,6 +229,8 @@ def _samples(source: np.ndarray | Tensor) -> np.ndarray:
             f"samples must be (T,) or (C, T) with at most {MOST_CHANNELS} channels: got the shape {source.shape}. "
             "Transpose (T, C)."
         )
+    if source.shape[1] == 0:
+        raise MediaError("the given samples must hold at least one sample: it is empty. Leave it out.")
     if source.dtype == np.uint8:
         return (source.astype(np.float32) - 128) / 128
     if source.dtype in (np.int8, np.int16, np.int32):
@@ -258,22 +243,32 @@ def _samples(source: np.ndarray | Tensor) -> np.ndarray:
     return source
 
 
-def _decode(source: str | Path | bytes) -> tuple[np.ndarray, int]:
-    """A file or its bytes -> (C, T) float32 and its rate in Hz."""
-    if not isinstance(source, bytes):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no audio file {path}. Check the path and the data folder.")
-        if path.suffix.lower() not in SOUND_FILES:
-            return _decode_with_av(path)
+def _mono(wave: np.ndarray, name: str, first: int = 0) -> np.ndarray:
+    """(C, t) of which the first sample is number `first` -> (t,) float32."""
+    if not np.isfinite(wave).all():
+        where = first + int(np.flatnonzero(~np.isfinite(wave).all(axis=0))[0])
+        raise MediaError(f"samples must be finite: {name} has NaN or infinity at sample {where}. Repair or drop it.")
+    return np.ascontiguousarray(wave.mean(axis=0), dtype=np.float32)  # (t,)
+
+
+def _decoded(source: str | Path | bytes, at_once: int) -> Iterator[tuple[np.ndarray, int]]:
+    """A file or its bytes -> (C, t) float32 and its rate in Hz, part after part."""
+    path = None if isinstance(source, bytes) else Path(source)
+    if path and not path.is_file():
+        raise FileNotFoundError(f"there is no audio file {path}. Check the path and the data folder.")
+    if path and path.suffix.lower() not in SOUND_FILES:
+        yield from _decoded_with_av(path)
+        return
     with (
         io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
         soundfile.SoundFile(_uncut(file)) as sound,
     ):
-        wave = sound.read(dtype="float32", always_2d=True).T  # (C, T)
-        if sound.frames - wave.shape[1] > (2304 if sound.format == "MP3" else 0):  # mp3 headers count whole packets
-            raise ValueError(f"it is cut off after {wave.shape[1]} of {sound.frames} samples")
-        return wave, sound.samplerate
+        count = 0
+        while len(part := sound.read(at_once, dtype="float32", always_2d=True)):  # (t, C)
+            yield part.T, sound.samplerate
+            count += len(part)
+        if sound.frames - count > (2304 if sound.format == "MP3" else 0):  # mp3 headers count whole packets
+            raise ValueError(f"it is cut off after {count} of {sound.frames} samples")
 
 
 def _uncut(file: io.BufferedIOBase) -> io.BufferedIOBase:
@@ -299,40 +294,23 @@ def _uncut(file: io.BufferedIOBase) -> io.BufferedIOBase:
     return file
 
 
-def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
+def _decoded_with_av(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     av = _import_av(path)
     with av.open(str(path)) as container:
         if not container.streams.audio:
             raise ValueError("it has no sound track")
-        rate = container.streams.audio[0].rate
-        planar = av.AudioResampler(format="fltp")
-        parts = [p.to_ndarray() for frame in [*container.decode(audio=0), None] for p in planar.resample(frame)]
-    return np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32), rate  # (C, T)
+        track, planar = container.streams.audio[0], av.AudioResampler(format="fltp")
+        frames = (frame for packet in packets(container, track) for frame in packet.decode())
+        for frame in itertools.chain(frames, [None]):  # None asks for what is left
+            yield from ((part.to_ndarray(), track.rate) for part in planar.resample(frame) if part.samples)
 
 
 # Video --------------------------------------------------------------------------------------------------------------
 
 
-def read_video(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Every frame of a video and when it is shown (PyAV, `pip install mm[video]`).
-
-    Returns:
-        frames: (N, H, W, 3) uint8 RGB, and timestamps: (N,) float64 seconds, ascending.
-
-    Raises:
-        MediaError: it is damaged, has no picture track, or PyAV is not installed.
-        FileNotFoundError: there is no such file.
-    """
-    with _opened(path) as container:
-        frames = list(container.decode(video=0))
-        if not frames or any(frame.time is None for frame in frames):
-            raise ValueError("it has no frames, or frames without times")
-        return np.stack([f.to_ndarray(format="rgb24") for f in frames]), np.array([f.time for f in frames])
-
-
 def _middle_frame(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8: what a video shows at half its length, decoded from the key frame before it."""
-    with _opened(path) as container:
+    with opened_video(path) as container:
         track = container.streams.video[0]
         start = track.start_time or 0  # like all times here in ticks of the track's clock
         if track.duration:
@@ -356,15 +334,42 @@ def _middle_frame(path: str | Path) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
+def opened_video(path: str | Path) -> Iterator[Any]:
     """The container of a video, which has a picture track."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no video file {path}. Check the path and the data folder.")
     av = _import_av(path)
-    with _naming(str(path)), av.open(str(path)) as container:
+    with decoding(str(path)), av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("it has no picture track")
         yield container
+
+
+def packets(container: Any, track: Any) -> Iterator[Any]:
+    """The packets of one track of an open file, and the empty one behind them that brings out a decoder's last frames.
+
+    Raises:
+        ValueError: the file is cut off: within a packet, or before the end that its head states.
+    """
+    ends, first, count = {track.index: 0.0}, math.inf, 0  # seconds
+    for packet in container.demux():
+        index = packet.stream.index
+        if packet.is_corrupt:
+            raise ValueError(f"it is cut off or damaged after {ends.get(index, 0.0):.3f} s")
+        if packet.pts is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            ends[index] = max(end, ends.get(index, end))
+        if index == track.index:
+            if packet.pts is not None:
+                first, count = min(first, float(packet.pts * packet.time_base)), count + 1
+            yield packet
+    reached, stated, kind = max(ends.values()), (container.duration or 0) / 1_000_000, container.format.name
+    if track.duration:  # .mkv and .webm state the end of the whole file alone; of an .avi that is cut it is a guess
+        ticks = max(track.duration, track.frames if kind == "avi" else 0)
+        reached, stated = ends[track.index], float(((track.start_time or 0) + ticks) * track.time_base)
+    slack = LOST_S + max(ends[track.index] - first, 0.0) / max(count, 1)
+    if kind != "mpegts" and count != track.frames and reached + slack < stated:  # which states nothing
+        raise ValueError(f"it is cut off after {reached:.3f} of {stated:.3f} s")
 
 
 def _import_av(path: str | Path):  # type: ignore[no-untyped-def]
@@ -381,19 +386,11 @@ def _name(source: object) -> str:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def decoding(name: str) -> Iterator[None]:
     """Whatever a decoder raises becomes a `MediaError` that names the source."""
     try:
         yield
     except (FileNotFoundError, MediaError):
         raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        RuntimeError,
-        EOFError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except DECODER_ERRORS as error:
         raise MediaError(f"cannot read {name}: {error}. Replace it or leave it out.") from error

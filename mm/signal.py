@@ -1,4 +1,4 @@
-"""Sound as numbers, batched and differentiable, on any device: STFT, mel, MFCC, compression, mixing, SI-SDR, PIT.
+"""Sound as numbers, batched and differentiable, on any device: STFT, mel, MFCC, compression, mixing, SI-SDR, PIT, BSS.
 
 Waves are (..., T) float in [-1, 1]; spectrograms (..., F, N): F bins or bands, N frames. Frame n is centred on sample
 n * hop, with zeros before and behind the clip, so zero padding behind a clip changes none of its real frames:
@@ -11,7 +11,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -225,13 +225,16 @@ def expand(spec: Tensor, power: float = 0.3) -> Tensor:
     return spec * spec.abs().clamp_min(1e-30).pow(1 / power - 1)
 
 
-def mix_at_snr(target: Tensor, noise: Tensor, snr_db: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+def mix_at_snr(
+    target: Tensor, noise: Tensor, snr_db: Tensor | float, within: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """Add two sounds at a stated signal-to-noise ratio.
 
     Args:
         target: (..., T), kept at its level unless the mixture would leave [-1, 1].
         noise: (..., T), scaled.
         snr_db: 10 log10 of the ratio of their energies; a number or (...,).
+        within: keep the mixture within [-1, 1]; False where more sounds follow.
 
     Returns:
         The mixture, and the target and the noise in it; mixture = target + noise. Where the mixture's peak would exceed
@@ -249,8 +252,9 @@ def mix_at_snr(target: Tensor, noise: Tensor, snr_db: Tensor | float) -> tuple[T
             raise ValueError(f"a signal-to-noise ratio needs two sounds: the {name} is silent at {rows}. Leave it out.")
     ratio = 10 ** (torch.as_tensor(snr_db, dtype=target.dtype, device=target.device) / 10)  # (...,)
     noise = noise * (energies[0] / (energies[1] * ratio)).sqrt()[..., None]  # (..., T)
-    gain = (target + noise).abs().amax(-1, keepdim=True).clamp_min(1).reciprocal()  # (..., 1)
-    target, noise = target * gain, noise * gain
+    if within:
+        gain = (target + noise).abs().amax(-1, keepdim=True).clamp_min(1).reciprocal()  # (..., 1)
+        target, noise = target * gain, noise * gain
     return target + noise, target, noise
 
 
@@ -267,10 +271,11 @@ def si_sdr(estimate: Tensor, target: Tensor) -> Tensor:
     """
     if estimate.shape != target.shape:
         raise ValueError(f"estimate and target must pair up: got {tuple(estimate.shape)} and {tuple(target.shape)}.")
-    estimate, target = _centred(estimate), _centred(target)
-    energy = target.square().sum(-1, keepdim=True)  # (..., 1)
-    scaled = (estimate * target).sum(-1, keepdim=True) / energy.clamp_min(1e-30) * target  # (..., T)
-    kept, lost = scaled.square().sum(-1), (estimate - scaled).square().sum(-1)  # (...,)
+    with torch.autocast(estimate.device.type, enabled=False):  # which takes inner products in bfloat16
+        (e, _, flat_e), (s, energy, flat_s) = _centred(estimate), _centred(target)
+        scale = (torch.linalg.vecdot(e, s) / energy.clamp_min(1e-30)).masked_fill(flat_e | flat_s, 0.0)  # (...,)
+        left = torch.addcmul(e, scale[..., None], s, value=-1)  # (..., T)
+        kept, lost = scale.square() * energy, torch.linalg.vecdot(left, left)  # (...,)
     least = kept.detach() * 10 ** (-HIGHEST_DB / 10) + 1e-30
     return 10 * (kept / torch.maximum(lost, least)).clamp_min(10 ** (LOWEST_DB / 10)).log10()  # (...,)
 
@@ -295,21 +300,72 @@ def pit(estimates: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         )
     sources = targets.shape[1]
     with torch.no_grad(), torch.autocast(targets.device.type, enabled=False):
-        e, s = (F.normalize(_centred(x.float()), dim=-1) for x in (estimates, targets))  # (B, S, T)
-        share = (e @ s.transpose(1, 2)).square().clamp(10 ** (LOWEST_DB / 10), 1 - 1e-7)  # (B, S_est, S_ref)
+        (e, ours, _), (s, theirs, _) = (_centred(x.float()) for x in (estimates, targets))  # (B, S, T), (B, S)
+        share = (e @ s.transpose(1, 2)).square() / (ours[:, :, None] * theirs[:, None]).clamp_min(1e-30)
+        share = share.clamp(10 ** (LOWEST_DB / 10), 1 - 1e-7)  # (B, S_est, S_ref)
         pairwise = (share / (1 - share)).log10()  # (B, S_est, S_ref)
         orders = torch.tensor(list(itertools.permutations(range(sources))), device=targets.device)  # (P, S_ref)
         totals = pairwise[:, orders, torch.arange(sources, device=targets.device)].sum(-1)  # (B, P)
         order = orders[totals.argmax(1)]  # (B, S_ref)
-    chosen = estimates.gather(1, order[..., None].expand_as(targets))  # (B, S_ref, T)
+    chosen = estimates[torch.arange(len(order), device=order.device)[:, None], order]  # (B, S_ref, T)
     return si_sdr(chosen, targets), order
 
 
-def _centred(waves: Tensor) -> Tensor:
-    """Less their mean; zeros where nothing but rounding is left of a constant."""
-    centred = waves - waves.mean(-1, keepdim=True)  # (..., T)
-    flat = centred.square().sum(-1, keepdim=True) <= 1e-12 * waves.square().sum(-1, keepdim=True)  # (..., 1)
-    return centred.masked_fill(flat, 0.0)
+def is_silent(waves: Tensor) -> Tensor:
+    """Whether a wave is zero or constant, which `si_sdr` gives -80 dB: (..., T) -> (...,) bool."""
+    return _centred(waves)[2]  # (...,)
+
+
+class BssStatistics(NamedTuple):
+    """Correlations of waves that are zero outside their T samples: all that BSS-eval's projections need; float64.
+
+    The inner product of reference i shifted by k samples with reference j shifted by l is auto[i, j, k - l], or
+    auto[j, i, l - k] where l > k; that of reference j shifted by m with estimate e is cross[e, j, m].
+
+    Attributes:
+        auto: (..., S, S, taps); auto[i, j, m] is the sum over t of reference_i(t) * reference_j(t + m).
+        cross: (..., E, S, taps); cross[e, j, m] is the sum over t of reference_j(t) * estimate_e(t + m).
+    """
+
+    auto: Tensor
+    cross: Tensor
+
+
+def bss_statistics(estimates: Tensor, references: Tensor, taps: int = 512) -> BssStatistics:
+    """Correlations of references with each other and with estimates, by FFT in float64.
+
+    Args:
+        estimates: (..., E, T).
+        references: (..., S, T).
+        taps: samples of the filter that a reference may pass through, 512 in BSS-eval.
+
+    Raises:
+        ValueError: lengths or leading axes differ, or taps is below 1.
+    """
+    shapes = tuple(estimates.shape), tuple(references.shape)
+    if min(map(len, shapes)) < 2 or shapes[0][:-2] != shapes[1][:-2] or shapes[0][-1] != shapes[1][-1] or taps < 1:
+        raise ValueError(
+            "estimates (..., E, T) and references (..., S, T) must differ in E and S alone, and taps be at least 1: "
+            f"got {shapes[0]}, {shapes[1]} and {taps}."
+        )
+    _at_least_one_sample(references)
+    n_fft = 4 << (taps - 1).bit_length()  # blocks that stay in the cache; their products are added up
+    step = n_fft - taps + 1
+    behind = -shapes[1][-1] % step + taps - 1
+    e, s = (F.pad(waves.double(), (0, behind)) for waves in (estimates, references))  # (..., K * step + taps - 1)
+    first = torch.fft.rfft(s[..., : 1 - taps or None].unflatten(-1, (-1, step)), n_fft).conj()  # (..., S, K, F)
+    e, s = (torch.fft.rfft(waves.unfold(-1, n_fft, step)) for waves in (e, s))  # (..., E or S, K, F)
+    auto = torch.fft.irfft(torch.einsum("...ikf,...jkf->...ijf", first, s), n_fft)  # (..., S, S, n_fft)
+    cross = torch.fft.irfft(torch.einsum("...jkf,...ekf->...ejf", first, e), n_fft)  # (..., E, S, n_fft)
+    return BssStatistics(auto[..., :taps].contiguous(), cross[..., :taps].contiguous())
+
+
+def _centred(waves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Less their mean, the energy of that, and whether it is the rounding of a constant: (..., T), (...,), (...,)."""
+    mean = waves.mean(-1, keepdim=True)  # (..., 1)
+    centred = waves - mean  # (..., T)
+    energy = torch.linalg.vecdot(centred, centred)  # (...,)
+    return centred, energy, energy <= 1e-12 * (energy + waves.shape[-1] * mean[..., 0].square())
 
 
 def _at_least_one_sample(waves: Tensor) -> None:

@@ -34,6 +34,7 @@ from benchmarks.retrieval import (
     bench_losses,
     bench_ranks,
 )
+from benchmarks.separation import bench_pit, bench_realtime, bench_sdr
 from benchmarks.vqa import bench_epoch, bench_official
 
 from mm.config import clean_exit
@@ -56,6 +57,9 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "vqa_epoch": bench_epoch,
     "localisation_pairs": bench_pairs,
     "localisation_vggss": bench_vggss,
+    "separation_pit": bench_pit,
+    "separation_sdr": bench_sdr,
+    "separation_realtime": bench_realtime,
 }
 
 

@@ -33,6 +33,9 @@ from mm.tasks import (
     localisation_scores,
     retrieval,
     retrieval_scores,
+    separation,
+    separation_data,
+    separation_scores,
     vqa,
     vqa_data,
     vqa_scores,
@@ -90,6 +93,8 @@ def main() -> None:
         metrics, controls, missing = score_localisation(arguments)
     elif holds(arguments.run, distillation.CLASSIFIER_FILE):
         metrics, controls, missing = score_distillation(arguments)
+    elif holds(arguments.run, separation.SEPARATOR_FILE):
+        metrics, controls, missing = score_separation(arguments)
     else:
         metrics, controls, missing = score_retrieval(arguments)
     if arguments.json:
@@ -195,6 +200,22 @@ def score_distillation(arguments: argparse.Namespace) -> Scored:
             missing[other.name] = f"no finished run in {other}: run scripts/train_distillation.py to its end"
         metrics, controls = distillation_scores.score(model, teacher, control, pairs, train, cfg)
     keep(arguments, "distillation", cfg, metrics, controls, missing)
+    return metrics, controls, missing
+
+
+def score_separation(arguments: argparse.Namespace) -> Scored:
+    """Metrics of a run that separates voices, which are also written into it."""
+    if arguments.ensemble or arguments.write:
+        raise ValueError("--ensemble is for retrieval runs, --write for captions and answers: this run separates.")
+    model, cfg = separation.load(arguments.run, arguments.settings)
+    (talks,) = separation_data.load(cfg, (arguments.split,))
+    control, heard_only = Path(arguments.run, separation.AUDIO_ONLY), None
+    if cfg.faces and (control / "metrics.json").is_file():
+        heard_only = separation.load(control, arguments.settings)
+    metrics, controls, missing = separation_scores.score(model, talks, cfg, heard_only)
+    if cfg.faces and heard_only is None:
+        missing[separation.AUDIO_ONLY] = f"no finished run in {control}: run scripts/train_separation.py to its end"
+    keep(arguments, "separation", cfg, metrics, controls, missing)
     return metrics, controls, missing
 
 

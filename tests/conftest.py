@@ -88,6 +88,27 @@ def script() -> Callable[..., Answer]:
 
 
 @pytest.fixture(scope="session")
+def trained(script: Callable[..., Answer], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """trained("vqa", ARGUMENT...) is the folder of a run that scripts/train_vqa.py has finished."""
+
+    def train(task: str, *arguments: str) -> Path:
+        out = tmp_path_factory.mktemp("runs") / task
+        answer = script(f"train_{task}", *arguments, f"out={out}")
+        assert answer.code == 0, answer.err
+        return out
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two talkers in files, see `tests.talking.clips`."""
+    from tests.talking import clips  # with it come torch and the tasks, which few tests need
+
+    return clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
 def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV of one's own: eight pictures, each with two sentences and a tone of a pitch of its own, in every split."""
     folder = tmp_path_factory.mktemp("own")

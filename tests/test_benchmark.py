@@ -52,6 +52,9 @@ SMALL = {
     "vqa_epoch": {"images": 200, "asked": 5, "places": 4, "dim": 8, "steps": 3, "trained": 2},
     "localisation_pairs": {"clips": 6, "side": 3, "dim": 8, "most_mb": 1, "repeats": 1},
     "localisation_vggss": {"images": 20, "repeats": 1},
+    "separation_pit": {"batch": 2, "sources": 3, "seconds": 0.1, "repeats": 1},
+    "separation_sdr": {"sources": 2, "seconds": 0.2, "repeats": 1},
+    "separation_realtime": {"seconds": 6, "longer": 2, "width": 16},
 }
 
 

@@ -51,11 +51,8 @@ def tiny_distillation(paired_table: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def distillation_run(script, tiny_distillation: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "distillation"
-    answer = script("train_distillation", *tiny_distillation, f"out={out}")
-    assert answer.code == 0, answer.err
-    return out
+def distillation_run(trained, tiny_distillation: list[str]) -> Path:
+    return trained("distillation", *tiny_distillation)
 
 
 def test_a_run_leaves_what_the_design_names(distillation_run: Path) -> None:

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "mm"
-GROUND = {"features", "signal", "media", "vocabulary", "config", "distributed", "files", "modes", "naming", "checks"}
+GROUND = {
+    *("features", "signal", "media", "video", "sound_files", "detection", "vocabulary"),
+    *("config", "distributed", "files", "modes", "naming", "checks"),
+}
 MAY_IMPORT = {
     **{name: set[str]() for name in GROUND},
     "media": {"signal"},
+    "sound_files": {"media"},
+    "detection": {"media"},
+    "video": {"media", "signal", "detection", "files", "naming"},
     "checks": {"config"},
     "vocabulary": {"files"},
     **dict.fromkeys(("encoders", "heads", "losses", "metrics", "data", "engine", "index"), GROUND),

@@ -59,11 +59,8 @@ def few(boxed_table: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(script, few: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "localisation"
-    answer = script("train_localisation", *few, f"out={out}")
-    assert answer.code == 0, answer.err
-    return out
+def run(trained, few: list[str]) -> Path:
+    return trained("localisation", *few)
 
 
 def test_a_run_leaves_what_the_design_names(run: Path) -> None:

@@ -348,3 +348,64 @@ def test_bad_pit():
     for a, b in (((2, 2, 9), (2, 3, 9)), ((2, 9), (2, 9)), ((1, 7, 9), (1, 7, 9))):
         with pytest.raises(ValueError, match=r"must both be \(B, S, T\) with S of 1 to 6"):
             signal.pit(torch.zeros(a), torch.zeros(b))
+
+
+# BSS statistics -----------------------------------------------------------------------------------------------------
+
+
+def test_silence_is_what_si_sdr_takes_for_it():
+    sounds = torch.stack([torch.zeros(999), torch.full((999,), 0.37), waves(999) * 1e-12, waves(999) + 0.4])
+    assert signal.is_silent(sounds).tolist() == [True, True, False, False]
+    assert signal.is_silent(sounds[0, :1]).item() and signal.is_silent(sounds.view(2, 2, 999)).shape == (2, 2)
+
+
+def shifted(wave, taps):
+    """(T + taps - 1, taps): the wave, later by one sample in each column."""
+    matrix = np.zeros((len(wave) + taps - 1, taps))
+    for k in range(taps):
+        matrix[k : k + len(wave), k] = wave
+    return matrix
+
+
+@pytest.mark.parametrize(("samples", "taps"), [(1, 1), (1, 5), (9, 1), (40, 6), (200, 64), (331, 8)])
+def test_bss_statistics_are_inner_products_of_shifted_waves(samples, taps):
+    """331 samples and 8 taps take more than ten blocks."""
+    references, estimates = waves(3, samples), waves(2, samples, seed=1)
+    auto, cross = signal.bss_statistics(estimates, references, taps)
+    assert auto.dtype == cross.dtype == torch.float64
+    assert auto.shape == (3, 3, taps) and cross.shape == (2, 3, taps)
+    late = [shifted(wave, taps) for wave in references.double().numpy()]
+    for i, j in itertools.product(range(3), repeat=2):
+        for k, m in itertools.product(range(taps), repeat=2):
+            found = auto[i, j, k - m] if k >= m else auto[j, i, m - k]
+            assert abs(float(found) - late[i][:, k] @ late[j][:, m]) < 1e-12
+    for e, j in itertools.product(range(2), range(3)):
+        true = np.pad(estimates[e].double().numpy(), (0, taps - 1)) @ late[j]
+        np.testing.assert_allclose(cross[e, j].numpy(), true, atol=1e-12)
+
+
+def test_bss_statistics_of_a_batch_are_those_of_each():
+    references, estimates = waves(2, 3, 700), waves(2, 4, 700, seed=1)
+    batch = signal.bss_statistics(estimates, references, 16)
+    for b in range(2):
+        one = signal.bss_statistics(estimates[b], references[b], 16)
+        torch.testing.assert_close((batch.auto[b], batch.cross[b]), (one.auto, one.cross), rtol=0, atol=1e-13)
+
+
+def test_bad_bss_statistics():
+    for a, b, taps in (((9,), (9,), 4), ((2, 9), (2, 8), 4), ((1, 2, 9), (3, 2, 9), 4), ((2, 9), (2, 9), 0)):
+        with pytest.raises(ValueError, match=r"must differ in E and S alone, and taps be at least 1: got \("):
+            signal.bss_statistics(torch.zeros(a), torch.zeros(b), taps)
+    with pytest.raises(ValueError, match="float with at least one sample"):
+        signal.bss_statistics(torch.zeros(2, 0), torch.zeros(2, 0), 4)
+
+
+def test_si_sdr_is_exact_under_autocast() -> None:
+    target = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    estimate = target + 0.01 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(1))
+    expected = signal.si_sdr(estimate, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, best = signal.si_sdr(estimate, target), signal.pit(estimate[None], target[None])[0][0]
+    assert found.dtype == best.dtype == torch.float32
+    assert torch.equal(found, expected)
+    assert torch.equal(best, expected)

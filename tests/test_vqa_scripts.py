@@ -58,11 +58,8 @@ def tiny_vqa(asked_table: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 @pytest.fixture(scope="module")
-def vqa_run(script, tiny_vqa: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "vqa"
-    answer = script("train_vqa", *tiny_vqa, f"out={out}")
-    assert answer.code == 0, answer.err
-    return out
+def vqa_run(trained, tiny_vqa: list[str]) -> Path:
+    return trained("vqa", *tiny_vqa)
 
 
 def test_a_run_leaves_what_the_design_names(vqa_run: Path) -> None:

@@ -13,7 +13,9 @@ from mm.data.asked import AskedScenes, kept, questions_of, unseen
 from mm.data.audio_captions import audiocaps, clotho
 from mm.data.cache import Cache, DamagedCacheError, cached
 from mm.data.collate import Inputs, collate
+from mm.data.digit_talks import DigitTalks
 from mm.data.easy_vqa import easy_vqa
+from mm.data.faces import FPS
 from mm.data.frozen import caches
 from mm.data.gallery import (
     Entry,
@@ -40,6 +42,10 @@ from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
 from mm.data.synthetic import Scenes
 from mm.data.table import table
+from mm.data.talkers import SAMPLE_RATE as TALK_RATE
+from mm.data.talkers import Talkers
+from mm.data.talking_faces import avspeech, grid, grid_av, lrs, talk_folder, voxceleb
+from mm.data.talks import Talk, Talks
 from mm.data.videos import vggsound, video_folder
 from mm.data.voices import SAMPLE_RATE
 from mm.data.vqa_files import V1, V1_CHOICES, V2, V2_TEST_DEV, vqa
@@ -52,6 +58,7 @@ __all__ = [
     "Batches",
     "Cache",
     "DamagedCacheError",
+    "DigitTalks",
     "Entry",
     "Faults",
     "Inputs",
@@ -63,11 +70,16 @@ __all__ = [
     "Question",
     "Scenes",
     "SoundingScenes",
+    "Talk",
+    "Talkers",
+    "Talks",
     "UnreadableError",
     "audiocaps",
+    "avspeech",
     "cached",
     "caches",
     "check_sample_rate",
+    "check_talk_rate",
     "clevr",
     "clotho",
     "coco",
@@ -84,10 +96,14 @@ __all__ = [
     "folder",
     "gallery",
     "gqa",
+    "grid",
+    "grid_av",
     "kept",
     "load",
     "load_asked",
     "load_localised",
+    "load_talks",
+    "lrs",
     "prepared",
     "questions_of",
     "readable",
@@ -95,6 +111,7 @@ __all__ = [
     "spoken_digits",
     "stable_id",
     "table",
+    "talk_folder",
     "text_key",
     "texts",
     "unique",
@@ -102,6 +119,7 @@ __all__ = [
     "vgg_ss",
     "vggsound",
     "video_folder",
+    "voxceleb",
     "vqa",
 ]
 
@@ -115,9 +133,9 @@ def _synthetic(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
 
 
 def own_file(cfg: DataConfig) -> Path:
-    """The file, or the folder of videos, of a data set of one's own."""
+    """The file, or the folder, of a data set of one's own."""
     if not cfg.file:
-        what = "FOLDER" if cfg.name == "videos" else "FILE.csv or FILE.jsonl"
+        what = "FOLDER" if cfg.name in ("videos", "talks") else "FILE.csv or FILE.jsonl"
         raise ValueError(f"data.name={cfg.name} needs data.file={what}, see docs/data.md: got none.")
     return Path(cfg.file)
 
@@ -174,6 +192,48 @@ LOCALISED: dict[str, Reader] = {
     "vggss": lambda cfg, split, seed: vgg_ss(data_root(cfg), split, cfg.skip_bad),
     "videos": lambda cfg, split, seed: video_folder(own_file(cfg), split, cfg.skip_bad),
 }
+
+
+EVALUATION_TALKS = 400  # of what is drawn, in val and in test
+
+
+def _talkers(cfg: DataConfig, split: str, seed: int) -> Sequence[Talk]:
+    n = cfg.scenes if split == "train" else EVALUATION_TALKS
+    return Talkers(split, n, seed, unseen=known(cfg.speaker, ("", "unseen"), "speaker of the embedded world") != "")
+
+
+def _digit_talks(cfg: DataConfig, split: str, seed: int) -> Sequence[Talk]:
+    n = cfg.scenes if split == "train" else EVALUATION_TALKS
+    return DigitTalks(data_root(cfg), split, n, seed, cfg.speaker)
+
+
+TALKS: dict[str, Callable[[DataConfig, str, int], Sequence[Talk]]] = {
+    "avspeech": lambda cfg, split, seed: avspeech(data_root(cfg), split, cfg.skip_bad),
+    "grid": lambda cfg, split, seed: grid(data_root(cfg), split, cfg.speaker, cfg.skip_bad),
+    "grid_av": lambda cfg, split, seed: grid_av(data_root(cfg), split, cfg.speaker, cfg.skip_bad),
+    "lrs2": lambda cfg, split, seed: lrs(data_root(cfg), split, "lrs2", cfg.skip_bad),
+    "lrs2_pretrain": lambda cfg, split, seed: lrs(data_root(cfg), split, "lrs2", cfg.skip_bad, pretrain=True),
+    "lrs3": lambda cfg, split, seed: lrs(data_root(cfg), split, "lrs3", cfg.skip_bad),
+    "lrs3_pretrain": lambda cfg, split, seed: lrs(data_root(cfg), split, "lrs3", cfg.skip_bad, pretrain=True),
+    "spoken_digits": _digit_talks,
+    "synthetic": _talkers,
+    "talks": lambda cfg, split, seed: talk_folder(own_file(cfg), split, cfg.speaker, cfg.skip_bad),
+    "voxceleb": lambda cfg, split, seed: voxceleb(data_root(cfg), split, cfg.skip_bad),
+}
+DRAWN_TALKS = ("spoken_digits", "synthetic")  # whose faces are drawn, and whose voices have one rate
+
+
+def check_talk_rate(name: str, sample_rate: int, fps: float) -> None:
+    """Reject encoders that would take what is drawn for faster or slower.
+
+    Raises:
+        ValueError: they take another rate of samples or frames.
+    """
+    if name in DRAWN_TALKS and (sample_rate, fps) != (TALK_RATE, FPS):
+        raise ValueError(
+            f"{name!r} talks at {TALK_RATE} Hz and {FPS} frames a second: got encoder.audio.sample_rate={sample_rate} "
+            f"and encoder.video.fps={fps:g}. Set them to these."
+        )
 
 
 def check_sample_rate(name: str, rate: int) -> None:
@@ -243,3 +303,19 @@ def load_localised(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]
     """
     parts(split)
     return LOCALISED[known(cfg.name, LOCALISED, "data set of sounds in pictures")](cfg, split, seed)
+
+
+def load_talks(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Talk]:
+    """One split of the people who talk that `cfg` names; it has their `speakers` too.
+
+    Args:
+        cfg: as for `load`.
+        split: as for `load`; "trainval" of sets on disk alone.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: an unknown data set or split.
+        FileNotFoundError: the set is not in its folder.
+    """
+    parts(split)
+    return TALKS[known(cfg.name, TALKS, "data set of people who talk")](cfg, split, seed)

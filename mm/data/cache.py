@@ -36,7 +36,7 @@ Compute = Callable[[list[Source], int], tuple[Tensor, Tensor | None]]
 
 
 class Cache:
-    """A finished cache. `cache[index, view]` is one row as a float32 tensor, checked against its checksum.
+    """A finished cache. `cache[index, view]` is one row as a tensor, checked against its checksum.
 
     Args:
         folder: of the cache.
@@ -84,7 +84,9 @@ class Cache:
         return self[self.find(source), view]
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        """The row of one source and view: float32 (...) of a fixed shape, or (n, ...) where rows have lengths.
+        """The row of one source and view: (...) of a fixed shape, or (n, ...) where rows have lengths.
+
+        float32, but uint8 where that is what was kept.
 
         Raises:
             IndexError: no such source or view.
@@ -105,7 +107,7 @@ class Cache:
                 "the next run computes it again."
             )
         shaped = np.frombuffer(raw, self._dtype).reshape(int(row["length"]), *tail)  # (n, ...)
-        return torch.from_numpy(shaped.astype(np.float32))
+        return torch.from_numpy(shaped.astype(np.uint8 if self._dtype == np.uint8 else np.float32))
 
     def __getstate__(self) -> dict[str, Any]:  # a loading process opens the file for itself
         return {"folder": self.folder, "_positions": self._positions}
@@ -125,7 +127,7 @@ def cached(
     fingerprint: str,
     folder: str | Path,
     views: int = 1,
-    dtype: Literal["float16", "float32"] = "float16",
+    dtype: Literal["float16", "float32", "uint8"] = "float16",
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cache:
@@ -143,7 +145,7 @@ def cached(
         fingerprint: of the weights and the transform behind `compute`.
         folder: of all caches; made if missing.
         views: fixed crops, 0..views-1.
-        dtype: of the numbers on disk.
+        dtype: of the numbers on disk; "uint8" for frames of pictures.
         batch_size: sources per call of `compute`.
         progress: told (rows done, rows in all) after every batch.
 
@@ -156,8 +158,8 @@ def cached(
         raise ValueError(
             f"a cache needs sources, views >= 1 and batch_size >= 1: got {len(sources)}, {views} and {batch_size}."
         )
-    if dtype not in ("float16", "float32"):
-        raise ValueError(f"dtype must be 'float16' or 'float32': got {dtype!r}.")
+    if dtype not in ("float16", "float32", "uint8"):
+        raise ValueError(f"dtype must be 'float16', 'float32' or 'uint8': got {dtype!r}.")
     if len({source_key(source) for source in sources}) < len(sources):
         raise ValueError("every source must be there once: use mm.data.gallery.unique.")
     stem = f"{fingerprint}-{data_fingerprint(sources)}"

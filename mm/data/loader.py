@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,7 @@ class Batches:
         workers: loading processes, each with one torch thread; 0 = this process loads.
         rank: of this process.
         world: number of processes; must divide the batch.
+        collate: makes a batch of examples.
 
     Attributes:
         batch_size: examples of a step over all ranks, after the rule for small data sets.
@@ -51,7 +53,14 @@ class Batches:
     """
 
     def __init__(
-        self, dataset: Examples, batch_size: int, seed: int = 0, workers: int = 0, rank: int = 0, world: int = 1
+        self,
+        dataset: Examples,
+        batch_size: int,
+        seed: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        collate: Callable[[list[Any]], dict[str, Any]] = collate,
     ):
         if not 0 <= rank < world:
             raise ValueError(f"rank must be in 0..{world - 1} for a world of {world}: got {rank}.")
@@ -68,6 +77,7 @@ class Batches:
         self.workers = workers
         self.rank = rank
         self.world = world
+        self.collate = collate
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))  # the latest epoch and its permutation
 
     def keys(self, step: int) -> list[tuple[int, int]]:
@@ -80,7 +90,7 @@ class Batches:
         return [(epoch, int(index)) for index in self._order[1][first : first + share]]
 
     def __call__(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
-        """The batches from `start_step` on, as `mm.data.collate.collate` makes them, pinned where there is a GPU.
+        """The batches from `start_step` on, as `collate` makes them, pinned where there is a GPU.
 
         Raises:
             ValueError: `start_step` is negative.
@@ -92,7 +102,7 @@ class Batches:
             _Told(self.dataset),  # type: ignore[arg-type]
             batch_sampler=_Keys(self, start_step),
             num_workers=self.workers,
-            collate_fn=_collated,
+            collate_fn=partial(_collated, self.collate),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator().manual_seed(self.seed),  # else the loader would draw from torch's global one
@@ -116,7 +126,7 @@ class _Told:
             return error
 
 
-def _collated(examples: list[Any]) -> dict[str, Any] | Exception:
+def _collated(collate: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) -> dict[str, Any] | Exception:
     """The batch of some examples, or the first error among them."""
     return next((example for example in examples if isinstance(example, Exception)), None) or collate(examples)
 

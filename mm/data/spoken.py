@@ -38,32 +38,24 @@ def spoken_digits(root: Path, split: str, speaker: str = "") -> Items:
         FileNotFoundError: the set is not there.
         ValueError: a file name of another form, or an unknown speaker.
     """
-    folder = require(root / "fsdd", "recordings") / "recordings"
-    clips = _clips(folder)
-    speakers = sorted({who for _, who, _, _ in clips})
-    if speaker:
-        known(speaker, speakers, "speaker")
-
-    def part(who: str, take: int) -> str:
-        if who == speaker or (not speaker and take in TEST_TAKES):
-            return "test"
-        return "val" if take in VAL_TAKES else "train"
-
-    wanted = parts(split)
-    training = "train" in wanted
+    training = "train" in parts(split)
     items = []
-    for digit, who, take, file in clips:
-        if part(who, take) in wanted:
-            images, words = (digit_pictures("train")[digit], (WORDS[digit],)) if training else ((), ())
-            meta = {"digit": digit, "speaker": who, "take": take}
-            items.append(Item(file.stem, str(digit), images, words, (file,), meta))
+    for digit, who, take, file in recordings(root, split, speaker):
+        images, words = (digit_pictures("train")[digit], (WORDS[digit],)) if training else ((), ())
+        meta = {"digit": digit, "speaker": who, "take": take}
+        items.append(Item(file.stem, str(digit), images, words, (file,), meta))
     if not training:
         items.extend(_words_and_pictures(split))
     return Items(items)
 
 
-def _clips(folder: Path) -> list[tuple[int, str, int, Path]]:
-    """(digit, speaker, take, file) of every recording, sorted by digit, speaker and take."""
+def recordings(root: Path, split: str, speaker: str = "") -> list[tuple[int, str, int, Path]]:
+    """(digit, speaker, take, file) of every recording of a split, sorted by digit, speaker and take.
+
+    Args, splits and errors are those of `spoken_digits`.
+    """
+    wanted = parts(split)
+    folder = require(root / "fsdd", "recordings") / "recordings"
     clips = []
     for file in folder.glob("*.wav"):
         name = re.fullmatch(r"([0-9])_([^_]+)_([0-9]+)", file.stem)
@@ -74,7 +66,14 @@ def _clips(folder: Path) -> list[tuple[int, str, int, Path]]:
         raise FileNotFoundError(
             f"{folder} must hold FSDD's wav files: got none. docs/data.md says where they are published."
         )
-    return sorted(clips)
+    held_out = {known(who.strip(), sorted({w for _, w, _, _ in clips}), "speaker") for who in speaker.split(",") if who}
+
+    def part(who: str, take: int) -> str:
+        if who in held_out or (not held_out and take in TEST_TAKES):
+            return "test"
+        return "val" if take in VAL_TAKES else "train"
+
+    return sorted(clip for clip in clips if part(clip[1], clip[2]) in wanted)
 
 
 def _words_and_pictures(split: str) -> Iterator[Item]:

@@ -8,7 +8,7 @@ torch.Size([2, 300])
 from mm.encoders.adapters import TorchvisionEncoder
 from mm.encoders.audio import AUDIO_ENCODERS, AudioEncoder, audio_encoder
 from mm.encoders.encoder import WEIGHTS_FILE, Encoder, load_weights
-from mm.encoders.folders import DESCRIPTION_FILE, build, describe, fill, find, load, of_task, read_json, verify
+from mm.encoders.folders import DESCRIPTION_FILE, build, describe, fill, find, load, opened, read_json, verify
 from mm.encoders.image import IMAGE_ENCODERS, ImageEncoder, image_encoder
 from mm.encoders.settings import by_settings, cached_modalities, rates
 from mm.encoders.text import TEXT_ENCODERS, TextEncoder, text_encoder
@@ -37,7 +37,7 @@ __all__ = [
     "image_encoder",
     "load",
     "load_weights",
-    "of_task",
+    "opened",
     "rates",
     "read_json",
     "text_encoder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,12 +11,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mm import __version__, files
+from mm.checks import check_changes
 from mm.encoders.adapters import TorchvisionEncoder
 from mm.encoders.audio import AudioEncoder
 from mm.encoders.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder, load_weights
 from mm.encoders.image import ImageEncoder
+from mm.encoders.spectrogram import SpectrogramEncoder
 from mm.encoders.text import TextEncoder
 from mm.encoders.transformers_models import TransformersImageEncoder, TransformersTextEncoder
+from mm.encoders.video import VideoEncoder
 from mm.naming import known
 
 DESCRIPTION_FILE = "encoders.json"
@@ -26,6 +29,8 @@ ENCODERS: tuple[type[Encoder], ...] = (
     ImageEncoder,
     TextEncoder,
     AudioEncoder,
+    SpectrogramEncoder,
+    VideoEncoder,
     TorchvisionEncoder,
     TransformersImageEncoder,
     TransformersTextEncoder,
@@ -71,10 +76,11 @@ def load(run: str | Path, modality: str | None = None) -> Encoder | dict[str, En
     Args:
         run: a run folder (its best checkpoint, or the last if none is best yet), a checkpoint folder, a pointer file
             such as RUN/checkpoints/last, or a folder that `save_pretrained` wrote.
-        modality: "image", "text" or "audio"; None = all that are there.
+        modality: "image", "text", "audio" or "video"; None = all that are there.
 
     Returns:
-        the encoder of the modality; for None {modality: encoder}.
+        the encoder of the modality; for None {modality: encoder}. The image encoder of a run that sees faces is that
+        of its frames.
 
     Raises:
         FileNotFoundError: nothing of the kind is there; the message says what was looked for.
@@ -89,6 +95,11 @@ def load(run: str | Path, modality: str | None = None) -> Encoder | dict[str, En
         description = {"class": config.pop("class", None), "config": config}
         encoder_class = CLASSES[known(description["class"], CLASSES, f"encoder class in {folder / CONFIG_FILE}")]
         descriptions, prefix = {encoder_class.modality: description}, ""
+    if modality == "image" and "image" not in descriptions and "video" in descriptions:
+        video = filled(descriptions["video"], folder, prefix.format("video"))
+        assert isinstance(video, VideoEncoder)
+        if video.image is not None:
+            return video.image.eval()
     if modality is not None:
         known(modality, descriptions, f"modality of {folder}")
         return filled(descriptions[modality], folder, prefix.format(modality))
@@ -170,6 +181,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object: got a {type(content).__name__}.")
     return content
+
+
+def opened(
+    run: str | Path, changes: Sequence[str], changeable: Sequence[str], name: str, task: str
+) -> tuple[Path, dict[str, Any], list[str]]:
+    """The best checkpoint of a finished run of a task.
+
+    Args:
+        run: run folder, see `load`.
+        changes: `key=value` that are to differ from the run's own settings.
+        changeable: patterns of the keys that may.
+        name: of the file that checkpoints of this task have.
+        task: for the message.
+
+    Returns:
+        Its folder, the JSON object that its head is rebuilt from, and the arguments for `mm.config.load`.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ConfigError: a change of anything else: the model and the training are done.
+        ValueError: it is a run of another task, or damaged.
+    """
+    folder = find(Path(run))
+    check_changes(changes, changeable)
+    return folder, of_task(folder, name, task), ["--config", str(folder / "config.yaml"), *changes]
 
 
 def of_task(folder: Path, name: str, task: str) -> dict[str, Any]:

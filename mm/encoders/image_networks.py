@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mm.encoders.small_cnn import small_cnn
+from mm.encoders.small_cnn import lips_cnn, small_cnn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision.models, of pixels in [0, 1]
 HALF = (0.5, 0.5, 0.5)
@@ -31,6 +31,7 @@ class Network(NamedTuple):
 IMAGE_ENCODERS: dict[str, Network] = {
     #                     the map, at the size given               other maps
     "small_cnn": Network("conv2", 64, HALF, HALF),  # 8x8x192       layer1: 16x16x48
+    "lips_cnn": Network("conv4", 48, HALF, HALF),  # 3x3x96          conv3: 6x6x64
     "alexnet": Network("features.12", centred=True),  # pool5, 6x6x256            features.11: conv5, 13x13x256
     "vgg16": Network("features.30", centred=True),  # pool5, 7x7x512              features.29: conv5_3, 14x14x512
     "vgg19": Network("features.36", centred=True),  # pool5, 7x7x512              features.35: conv5_4, 14x14x512
@@ -89,8 +90,8 @@ def layers_of(name: str, size: int) -> dict[str, nn.Module]:
 
 def maps_of(name: str, size: int) -> dict[str, nn.Module]:
     """The layers of a network down to its last map."""
-    if name == "small_cnn":
-        return small_cnn()
+    if name in ("small_cnn", "lips_cnn"):
+        return small_cnn() if name == "small_cnn" else lips_cnn()
     from torchvision.models import get_model, vgg
 
     row = IMAGE_ENCODERS[name]

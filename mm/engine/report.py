@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 # Printed as they are; everything else is a share and printed in per cent.
-NOT_SHARES = ("MedR", "MeanR", "vocabulary", "words", "SI-SDR", "SDR", "PESQ")
+NOT_SHARES = ("MedR", "MeanR", "vocabulary", "words", "SI-SDR", "SNR", "SDR", "SIR", "SAR", "PESQ")
 MOST_CHARACTERS = 110  # of a line; further columns stand below
 
 

@@ -7,6 +7,7 @@ from mm.heads.decoding import beam_search, sample
 from mm.heads.embedding import AttentionPool, JointEmbedding
 from mm.heads.localiser import LocaliserConfig, SoundLocaliser
 from mm.heads.lstm_decoder import LSTMDecoder
+from mm.heads.separator import Separator, SeparatorConfig, ideal_mask
 from mm.heads.transformer_decoder import TransformerDecoder
 
 __all__ = [
@@ -21,8 +22,11 @@ __all__ = [
     "LSTMDecoder",
     "LinearClassifier",
     "LocaliserConfig",
+    "Separator",
+    "SeparatorConfig",
     "SoundLocaliser",
     "TransformerDecoder",
     "beam_search",
+    "ideal_mask",
     "sample",
 ]

@@ -18,12 +18,14 @@ from mm.losses.localisation import (
     scores_info_nce,
     two_way,
 )
+from mm.losses.separation import compressed_loss, si_sdr_loss, snr_loss
 
 __all__ = [
     "JointLoss",
     "answer_bce",
     "answer_softmax",
     "belong_together",
+    "compressed_loss",
     "distillation_loss",
     "doubly_stochastic",
     "entropy",
@@ -38,7 +40,9 @@ __all__ = [
     "scores_info_nce",
     "self_critical",
     "sentence_sums",
+    "si_sdr_loss",
     "siglip",
+    "snr_loss",
     "triplet",
     "two_way",
     "word_loss",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mm import encoders
-from mm.checks import check_changes, check_idle, values
+from mm.checks import check_idle, values
 from mm.config import AudioConfig, ConfigError, DataConfig, ImageConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.data import check_sample_rate
@@ -90,9 +90,9 @@ def build_model(cfg: Captioning, sentences: Iterable[str]) -> CaptionModel:
     if not cfg.init:
         words = Vocabulary.build(sentences, cfg.min_count).words
         return captioner_over(encoder, words, cfg)
-    folder = encoders.find(Path(cfg.init))
+    folder, head, _ = encoders.opened(cfg.init, (), (), CAPTIONER_FILE, "captioning")
     encoders.verify(folder)
-    model = captioner_over(encoder, encoders.of_task(folder, CAPTIONER_FILE, "captioning")["words"], cfg)
+    model = captioner_over(encoder, head["words"], cfg)
     encoders.fill(model, folder)
     return model
 
@@ -187,13 +187,11 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[CaptionModel, Ca
         ConfigError: an unknown setting, or one of the model or of training, which are done.
         ValueError: a damaged file, or a run of another task.
     """
-    folder = encoders.find(Path(run))
-    check_changes(changes, CHANGEABLE)
-    words = encoders.of_task(folder, CAPTIONER_FILE, "captioning")["words"]
+    folder, head, settings = encoders.opened(run, changes, CHANGEABLE, CAPTIONER_FILE, "captioning")
     encoder = encoders.load(folder)
-    cfg = read_config(Captioning, ["--config", str(folder / "config.yaml"), *changes])
+    cfg = read_config(Captioning, settings)
     check(cfg)
-    model = captioner_over(encoder[cfg.modality], words, cfg)
+    model = captioner_over(encoder[cfg.modality], head["words"], cfg)
     encoders.fill(model, folder)
     return model.to(init(cfg.loop.device)).eval(), cfg
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm import data, encoders
-from mm.checks import check_changes, check_idle
+from mm.checks import check_idle
 from mm.config import (
     AudioConfig,
     ConfigError,
@@ -131,10 +131,8 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[ClassModel, Dist
         ConfigError: an unknown setting, or one of the model or of training, which are done.
         ValueError: a damaged file, or a run of another task.
     """
-    folder = encoders.find(Path(run))
-    check_changes(changes, CHANGEABLE)
-    classifier = encoders.of_task(folder, CLASSIFIER_FILE, "distillation")
-    cfg = read_config(Distillation, ["--config", str(folder / "config.yaml"), *changes])
+    folder, classifier, settings = encoders.opened(run, changes, CHANGEABLE, CLASSIFIER_FILE, "distillation")
+    cfg = read_config(Distillation, settings)
     check(cfg)
     modality = classifier["modality"]
     model = ClassModel(modality, encoders.load(folder, modality), classifier["classes"])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm import data, encoders
-from mm.checks import check_changes, check_idle
+from mm.checks import check_idle
 from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.distributed import gather_with_gradient, init, rank
@@ -138,11 +138,9 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[LocalisationMode
         ConfigError: an unknown setting, or one of the model or of training, which are done.
         ValueError: a damaged file, or a run of another task.
     """
-    folder = encoders.find(Path(run))
-    check_changes(changes, CHANGEABLE)
-    encoders.of_task(folder, LOCALISER_FILE, "localisation")
+    folder, _, settings = encoders.opened(run, changes, CHANGEABLE, LOCALISER_FILE, "localisation")
     towers = encoders.load(folder)
-    cfg = read_config(Localisation, ["--config", str(folder / "config.yaml"), *changes])
+    cfg = read_config(Localisation, settings)
     check(cfg)
     model = localiser_over({modality: towers[modality] for modality in MODALITIES}, cfg)
     encoders.fill(model, folder)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mm import data, encoders
-from mm.checks import check_changes, check_idle
+from mm.checks import check_idle
 from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
 from mm.data import Question
@@ -152,11 +152,9 @@ def load(run: str | Path, changes: Sequence[str] = ()) -> tuple[AnswerModel, VQA
         ConfigError: an unknown setting, or one of the model or of training, which are done.
         ValueError: a damaged file, or a run of another task.
     """
-    folder = encoders.find(Path(run))
-    check_changes(changes, CHANGEABLE)
-    answers = encoders.of_task(folder, ANSWERER_FILE, "question answering")["answers"]
-    towers = encoders.load(folder)
-    cfg = read_config(VQA, ["--config", str(folder / "config.yaml"), *changes])
+    folder, head, settings = encoders.opened(run, changes, CHANGEABLE, ANSWERER_FILE, "question answering")
+    answers, towers = head["answers"], encoders.load(folder)
+    cfg = read_config(VQA, settings)
     check(cfg)
     model = answerer_over({modality: towers[modality] for modality in (*cfg.modalities, "text")}, answers, cfg)
     encoders.fill(model, folder)

@@ -330,7 +330,7 @@ def test_rejected(tmp_path):
         cached(grid, [], "f", tmp_path)
     with pytest.raises(ValueError, match="got 1, 0 and 64"):
         cached(grid, ["a"], "f", tmp_path, views=0)
-    with pytest.raises(ValueError, match="dtype must be 'float16' or 'float32': got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be 'float16', 'float32' or 'uint8': got 'int8'"):
         cached(grid, ["a"], "f", tmp_path, dtype="int8")
     with pytest.raises(ValueError, match=r"every source must be there once: use mm\.data\.gallery\.unique"):
         cached(grid, ["a", "a"], "f", tmp_path)
