@@ -14,7 +14,15 @@ from torch.nn import functional
 from mm.data.mixtures import Mixture, Mixtures
 from mm.features import pad
 from mm.heads.separator import ideal_mask
-from mm.metrics.separation import EXTRAS, follows_face, pairwise_si_sdr, scores, si_sdr_improvement, summarise
+from mm.metrics.separation import (
+    EXTRAS,
+    PESQ_MODES,
+    follows_face,
+    pairwise_si_sdr,
+    scores,
+    si_sdr_improvement,
+    summarise,
+)
 from mm.modes import in_eval_mode
 from mm.signal import Stft, pit
 from mm.tasks.separation import AUDIO_ONLY, Separation
@@ -200,7 +208,9 @@ def whole(
         name: f"{count} of {total} skipped: silent, or without speech" for name, count in skipped.items() if count
     }
     lacking = [name for name in EXTRAS if name not in metrics and name not in missing]
-    missing |= {name: f"pip install 'mm[metrics]'; PESQ is of 8,000 or 16,000 Hz, this is {rate:,}" for name in lacking}
+    missing |= {name: "pip install 'mm[metrics]'" for name in lacking}
+    if "PESQ" in lacking and rate not in PESQ_MODES:
+        missing["PESQ"] = f"it is defined at {' and '.join(map(str, PESQ_MODES))} Hz, this is {rate}"
     return finite(metrics), {name: finite(row) for name, row in controls.items()}, missing
 
 
