@@ -105,7 +105,8 @@ class DataConfig:
     speaker: str = ""  # who is heard in test alone: "george", "s1,s2", "unseen"; "" = the set's own split
     scenes: int = 20000  # training scenes and talks of the embedded world; training mosaics; strings of digits
     sources: int = 1  # things of the embedded world that sound at once where sounds are localised
-    file: str = ""  # the CSV or JSONL of name=table, the folder of name=videos or name=talks
+    file: str = ""  # the CSV or JSONL of name=table, the folder of name=videos or talks, the pattern of name=shards
+    sets: dict[str, float] = field(default_factory=dict)  # of name=mixed: {set: share of the batches}, see docs/data.md
 
 
 @dataclass
@@ -334,10 +335,10 @@ def _set(config: DictConfig, key: str, kind: Any, value: Any, source: str) -> No
     try:
         if kind in SCALARS and not interpolated and type(value) not in SCALARS[kind]:
             raise TypeError(f"{key} takes no {type(value).__name__}")
-        OmegaConf.update(config, key, value)
+        OmegaConf.update(config, key, value, merge=get_origin(kind) is not dict)  # a mapping takes another's place
     except (TypeError, OmegaConfBaseException) as error:
         hint = " Put it in quotes." if kind is str and isinstance(value, int | float) else ""
-        hint = " Write [a, b]." if get_origin(kind) is list else hint
+        hint = {list: " Write [a, b].", dict: " Write {a: 1, b: 2}."}.get(cast(Any, get_origin(kind)), hint)
         if near := difflib.get_close_matches(str(value), map(str, get_args(kind)), n=1):
             hint = f" Did you mean {near[0]!r}?"
         came = "nothing (null)" if value is None else f"{value!r} ({type(value).__name__})"

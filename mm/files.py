@@ -1,18 +1,65 @@
-"""Files that appear whole or not at all, and the sums by which damage is found."""
+"""Files that appear whole or not at all, the sums by which damage is found, and files that lie within a tar."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file within an uncompressed tar.
+
+    Attributes:
+        path: of the tar.
+        name: of the file in it.
+        offset: of its first byte in the tar.
+        size: bytes.
+    """
+
+    path: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.name}"
+
+    def read(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: there is no such tar.
+            ValueError: it is empty, or the tar ends before it does.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if not content or len(content) < self.size:
+            raise ValueError(f"it is cut off after {len(content)} of {self.size} bytes" if self.size else "it is empty")
+        return content
+
+
+def in_memory(source: Any) -> Any:
+    """What a decoder opens: of bytes and of a file in a tar a file in memory, all else as it is."""
+    content = source.read() if isinstance(source, Member) else source
+    return io.BytesIO(content) if isinstance(content, bytes) else content
+
+
 def write_text(path: str | Path, text: str) -> None:
+    """Write a file in UTF-8 as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file under a temporary name, then put it in its place: readers see the old file or the new one.
 
     Raises:
@@ -22,8 +69,8 @@ def write_text(path: str | Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -63,6 +110,38 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice!r} comes twice")
     return found
+
+
+def write_sealed(path: str | Path, value: dict[str, Any]) -> str:
+    """Write JSON with its own digest in it, as `write_text` does, for `read_sealed`; returns the digest."""
+    text, digest = _sealed(value)
+    write_text(path, text)
+    return digest
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, whose digest is left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not to the last byte what was written.
+    """
+    raw = Path(path).read_bytes()
+    try:
+        value = json.loads(raw)
+        del value["sha256"]
+        whole = _sealed(value)[0].encode() == raw
+    except (ValueError, RecursionError, KeyError, TypeError) as error:  # no JSON, no object, no digest
+        raise ValueError(f"{path} is not what was saved: {error}.") from error
+    if not whole:
+        raise ValueError(f"{path} is not what was saved: its SHA-256 differs.")
+    return value
+
+
+def _sealed(value: dict[str, Any]) -> tuple[str, str]:
+    """The text of a sealed file, and the digest in it."""
+    digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return json.dumps({**value, "sha256": digest}, indent=1) + "\n", digest
 
 
 def sync(path: Path) -> None:

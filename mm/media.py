@@ -24,6 +24,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
+from mm.files import Member, in_memory
+
 VERSION = 2  # of these pixels and samples and of mm.signal's spectrograms: raise it when they change, for the caches
 VIEWS = (
     "whole",  # squashed to a square
@@ -54,13 +56,13 @@ class MediaError(ValueError):
 
 
 def read_image(
-    source: str | Path | bytes | Image.Image | np.ndarray | Tensor, at_least: int | None = None
+    source: str | Path | Member | bytes | Image.Image | np.ndarray | Tensor, at_least: int | None = None
 ) -> np.ndarray:
     """Decode a picture: EXIF rotation applied, transparency on white, first frame of an animation, middle of a video.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, an array or a tensor. Of a path with a suffix of `VIDEO_FILES`
-            the picture is the frame on show at half the video's length (PyAV, `pip install mm[video]`). Arrays are
+        source: a path, a file in a tar, the bytes of one, a PIL image, an array or a tensor. Of a path with a suffix of
+            `VIDEO_FILES` it is the frame on show at half the video's length (PyAV, `pip install mm[video]`). Arrays are
             channels-last, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); tensors channels-first, (H, W), (1, H, W),
             (3, H, W) or (4, H, W). Both are uint8, uint16, or float in [0, 1].
         at_least: pixels; a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as neither side gets
@@ -83,7 +85,7 @@ def read_image(
     if isinstance(source, Image.Image):
         with decoding("the PIL image"):
             return _rgb_of_pil(source)
-    with decoding(_name(source)), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+    with decoding(_name(source)), Image.open(in_memory(source)) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))  # type: ignore[arg-type]  # None = leave the colours alone
         return _rgb_of_pil(image)
@@ -157,15 +159,15 @@ def _rgb_of_array(pixels: np.ndarray) -> np.ndarray:
 
 
 def read_audio(
-    source: str | Path | bytes | np.ndarray | Tensor, sample_rate: int, source_rate: int | None = None
+    source: str | Path | Member | bytes | np.ndarray | Tensor, sample_rate: int, source_rate: int | None = None
 ) -> Tensor:
     """Decode a sound: the mean of its channels, resampled (soxr, high quality).
 
     soundfile reads wav, flac, ogg, mp3 and its other formats; PyAV the sound track of anything else (mp4, m4a, webm).
 
     Args:
-        source: a path, the bytes of a file, or samples: (T,) or (C, T) of at most 8 channels; float in [-1, 1], or
-            int16, int32, int8 or uint8, which are scaled.
+        source: a path, a file in a tar, the bytes of one, or samples: (T,) or (C, T) of at most 8 channels; float in
+            [-1, 1], or int16, int32, int8 or uint8, which are scaled.
         sample_rate: Hz, of the result.
         source_rate: Hz, of an array or tensor; a file knows its own.
 
@@ -198,7 +200,7 @@ def read_audio(
     return torch.from_numpy(mono.astype(np.float32))
 
 
-def sound_parts(source: str | Path | bytes, at_once: int = -1) -> Iterator[tuple[np.ndarray, int]]:
+def sound_parts(source: str | Path | Member | bytes, at_once: int = -1) -> Iterator[tuple[np.ndarray, int]]:
     """A sound file or its bytes, part after part: the mean of its channels (t,) float32, t >= 1, and its rate in Hz.
 
     Args:
@@ -251,18 +253,15 @@ def _mono(wave: np.ndarray, name: str, first: int = 0) -> np.ndarray:
     return np.ascontiguousarray(wave.mean(axis=0), dtype=np.float32)  # (t,)
 
 
-def _decoded(source: str | Path | bytes, at_once: int) -> Iterator[tuple[np.ndarray, int]]:
+def _decoded(source: str | Path | Member | bytes, at_once: int) -> Iterator[tuple[np.ndarray, int]]:
     """A file or its bytes -> (C, t) float32 and its rate in Hz, part after part."""
-    path = None if isinstance(source, bytes) else Path(source)
+    path = Path(source) if isinstance(source, str | Path) else None
     if path and not path.is_file():
         raise FileNotFoundError(f"there is no audio file {path}. Check the path and the data folder.")
     if path and path.suffix.lower() not in SOUND_FILES:
         yield from _decoded_with_av(path)
         return
-    with (
-        io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
-        soundfile.SoundFile(_uncut(file)) as sound,
-    ):
+    with open(path, "rb") if path else in_memory(source) as file, soundfile.SoundFile(_uncut(file)) as sound:
         count = 0
         while len(part := sound.read(at_once, dtype="float32", always_2d=True)):  # (t, C)
             yield part.T, sound.samplerate
@@ -382,7 +381,7 @@ def _import_av(path: str | Path):  # type: ignore[no-untyped-def]
 
 def _name(source: object) -> str:
     """How a message calls a source."""
-    return str(source) if isinstance(source, (str, Path)) else f"the given {type(source).__name__}"
+    return str(source) if isinstance(source, (str, Path, Member)) else f"the given {type(source).__name__}"
 
 
 @contextmanager

@@ -23,7 +23,9 @@ if str(Path(__file__).parent) not in sys.path:
 
 import torch
 from benchmarks.captioning import bench_beam, bench_scores, bench_training_step
+from benchmarks.corpus import bench_corpus
 from benchmarks.localisation import bench_pairs, bench_vggss
+from benchmarks.losses import bench_chunks, bench_losses
 from benchmarks.result import Result
 from benchmarks.retrieval import (
     CORES,
@@ -31,7 +33,6 @@ from benchmarks.retrieval import (
     bench_index,
     bench_log_mel,
     bench_loop,
-    bench_losses,
     bench_ranks,
 )
 from benchmarks.separation import bench_pit, bench_realtime, bench_sdr
@@ -47,7 +48,9 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "ranks": bench_ranks,
     "loop": bench_loop,
     "losses": bench_losses,
+    "chunks": bench_chunks,
     "index": bench_index,
+    "corpus": bench_corpus,
     "embed_mobilenet_v2": partial(bench_embed, "mobilenet_v2", 0.8, 96),
     "embed_resnet50": partial(bench_embed, "resnet50", 0.9, 48),
     "caption_step": bench_training_step,

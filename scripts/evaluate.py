@@ -39,6 +39,8 @@ from mm.tasks import (
     vqa,
     vqa_data,
     vqa_scores,
+    words,
+    words_scores,
 )
 
 Scored = tuple[dict[str, float], dict[str, dict[str, float]], dict[str, str]]  # metrics, controls, what is missing
@@ -95,6 +97,8 @@ def main() -> None:
         metrics, controls, missing = score_distillation(arguments)
     elif holds(arguments.run, separation.SEPARATOR_FILE):
         metrics, controls, missing = score_separation(arguments)
+    elif holds(arguments.run, words.WORDS_FILE):
+        metrics, controls, missing = score_words(arguments)
     else:
         metrics, controls, missing = score_retrieval(arguments)
     if arguments.json:
@@ -219,6 +223,16 @@ def score_separation(arguments: argparse.Namespace) -> Scored:
     return metrics, controls, missing
 
 
+def score_words(arguments: argparse.Namespace) -> Scored:
+    """Metrics of a run of word vectors, which are also written into it."""
+    if arguments.ensemble or arguments.write:
+        raise ValueError("--ensemble is for retrieval runs, --write for captions and answers: this run has words.")
+    model, cfg = words.restore(arguments.run, arguments.settings)
+    scored = words_scores.score(model, words_scores.held_out(cfg, model, arguments.split), cfg)
+    keep(arguments, "words", cfg, *scored)
+    return scored
+
+
 def score_retrieval(arguments: argparse.Namespace) -> Scored:
     """Metrics of a retrieval run, which are also written into it."""
     if arguments.write:
@@ -228,6 +242,8 @@ def score_retrieval(arguments: argparse.Namespace) -> Scored:
     vectors, entries = retrieval_scores.embed_items(model, items, cfg)
     if arguments.ensemble:
         others = [retrieval.load(run, arguments.settings) for run in arguments.ensemble]
+        if len({their.loss.name == "order" for their in (cfg, *(theirs for _, theirs in others))}) > 1:
+            raise ValueError("--ensemble averages scores of one kind: runs of loss.name=order go with their like.")
         members = [vectors, *(retrieval_scores.embed_items(other, items, theirs)[0] for other, theirs in others)]
         vectors = retrieval_scores.averaged(members)
     metrics, controls = retrieval_scores.score(model, vectors, entries, items, cfg)

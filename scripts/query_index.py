@@ -3,6 +3,7 @@
 python scripts/query_index.py INDEX --text "a dog in the snow" --modality image --grid out.png
 python scripts/query_index.py INDEX --image F --minus-text day --plus-text night --modality image
 python scripts/query_index.py INDEX --audio F --where split=test --where category=dog,rooster -k 5 --json
+python scripts/query_index.py INDEX --interactive
 """
 
 import argparse
@@ -12,15 +13,17 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from mm.config import ConfigError, clean_exit
 from mm.data.item import Source
+from mm.data.tars import member
 from mm.engine import start_logging
-from mm.index import Hit, Index, IndexDamagedError, Searcher, parse_where
+from mm.index import Hit, Index, IndexDamagedError, Searcher, parse_where, read_vectors
 from mm.index.grid import Shown, draw_neighbours
+from mm.index.prompt import HELP, Prompt
 from mm.naming import hint
 from mm.tasks import retrieval, retrieval_data
+
+WITH_A_QUERY = ("plus_text", "plus_image", "minus_text", "minus_image", "grid")
 
 
 @clean_exit(OSError, ValueError, IndexDamagedError)
@@ -33,6 +36,7 @@ def main() -> None:
     query.add_argument("--text", help="sentence")
     query.add_argument("--audio", help="sound file")
     query.add_argument("--vector", help=".npy file of one unit vector")
+    query.add_argument("--interactive", action="store_true", help="ask line by line; an empty line ends")
     for sign in ("plus", "minus"):
         parser.add_argument(f"--{sign}-text", action="append", default=[], metavar="S")
         parser.add_argument(f"--{sign}-image", action="append", default=[], metavar="F")
@@ -45,10 +49,16 @@ def main() -> None:
     arguments = parser.parse_args()
     start_logging(stream=sys.stderr if arguments.json else sys.stdout)
 
+    if arguments.interactive and any(vars(arguments)[name] for name in WITH_A_QUERY):
+        parser.error(f"--{', --'.join(WITH_A_QUERY).replace('_', '-')} are for one question: leave them out.")
     index, modality = Index.load(arguments.index), arguments.modality
     if modality is not None and modality not in index.modalities:
         near = hint(modality, index.modalities)
         raise ConfigError(f"--modality must be one of {', '.join(index.modalities)}: got {modality!r}.{near}")
+    if arguments.interactive:
+        model, _ = retrieval.load(arguments.run or index.run)
+        conditions = [*arguments.where, *([f"modality={modality}"] if modality else [])]
+        return converse(Prompt(Searcher(index, model), arguments.k, tuple(conditions)), arguments.json)
     kind = next(name for name in ("image", "text", "audio", "vector") if getattr(arguments, name) is not None)
     given = getattr(arguments, kind)
     terms = {
@@ -59,16 +69,11 @@ def main() -> None:
     model, cfg = None, None
     if kind != "vector" or any(terms.values()) or arguments.run:
         model, cfg = retrieval.load(arguments.run or index.run)
-    source = given if kind == "text" else read_vector(given) if kind == "vector" else Path(given)
+    source = given if kind == "text" else read_vectors(given) if kind == "vector" else Path(given)
     hits = Searcher(index, model).query(
         **{kind: source}, **terms, k=arguments.k, where=parse_where(arguments.where), modality=modality
     )
-    if arguments.json:
-        print(json.dumps([hit._asdict() for hit in hits], indent=1))
-    else:
-        for place, hit in enumerate(hits, start=1):
-            shown = hit.metadata.get("text") or hit.metadata.get("path") or ""
-            print(f"{place:>3}  {hit.score:6.3f}  {hit.metadata.get('modality', ''):<6} {hit.id}  {shown}")
+    show(hits, arguments.json)
     if arguments.grid:
         words = "".join(f" {sign} {term}" for sign in terms for _, term in terms[sign])
         split_sources = functools.cache(functools.partial(retrieval_data.sources, cfg)) if cfg else None
@@ -78,24 +83,39 @@ def main() -> None:
         print(f"Picture: {picture}", file=sys.stderr if arguments.json else sys.stdout)
 
 
-def read_vector(file: str) -> np.ndarray:
-    """The numbers of a .npy file."""
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ConfigError(f"{file} must hold an array of numbers as numpy.save writes it: it does not.") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise ConfigError(f"{file} must hold an array of numbers: got {getattr(array, 'dtype', 'an archive')}.")
-    return array
+def show(hits: list[Hit], as_json: bool) -> None:
+    """Print answers, the best first."""
+    if as_json:
+        print(json.dumps([hit._asdict() for hit in hits], indent=1))
+        return
+    for place, hit in enumerate(hits, start=1):
+        shown = hit.metadata.get("text") or hit.metadata.get("path") or hit.metadata.get("shard") or ""
+        print(f"{place:>3}  {hit.score:6.3f}  {hit.metadata.get('modality', ''):<6} {hit.id}  {shown}")
+
+
+def converse(prompt: Prompt, as_json: bool) -> None:
+    """Answer line by line, until one is empty or there are no more; what is wrong with a line is said."""
+    print(HELP, end="", file=sys.stderr)
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        try:
+            show(prompt.ask(line), as_json)
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
 
 
 def shown_hit(hit: Hit, split_sources: Callable[[str, str], Mapping[str, Source]] | None) -> Shown:
-    """An answer as a cell: its file, its sentence, or the item of the data set that it was made from."""
+    """An answer as a cell: its file (or a tar's), its sentence, or the item of the data set that it was made from."""
     modality, title = hit.metadata["modality"], f"{hit.score:.2f}"
     if "text" in hit.metadata:
         return Shown("text", hit.metadata["text"], title)
     if "path" in hit.metadata:
         return Shown(modality, Path(hit.metadata["path"]), title)
+    if "shard" in hit.metadata:
+        return Shown(modality, member(Path(hit.metadata["shard"]), hit.metadata["member"]), title)
     entry = str(hit.id).removeprefix(f"{modality}:")
     found = split_sources(hit.metadata.get("split", "test"), modality) if split_sources else {}
     return Shown(modality, found[entry], title) if entry in found else Shown("text", entry, title)

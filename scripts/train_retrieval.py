@@ -33,12 +33,13 @@ def main() -> None:
     train, val, test = (data.load(cfg.data, split, cfg.seed) for split in ("train", "val", "test"))
     val, test = retrieval_scores.evaluated(val, cfg), retrieval_scores.evaluated(test, cfg)
 
-    model = retrieval.build_model(cfg, data.sentences(train)).to(device)
+    classes = retrieval_data.classes_of(train, cfg)
+    model = retrieval.build_model(cfg, data.sentences(train), classes).to(device)
     batches = retrieval_data.training_batches(model, train, cfg)
     start_logging(out=cfg.out)  # once there is something to train
     progress = fit(
         model,
-        [Stream("retrieval", batches, retrieval.Objective(cfg.loss))],
+        [Stream("retrieval", batches, retrieval.Objective(cfg.loss, model.memory))],
         cfg,
         evaluate=lambda model: retrieval_scores.evaluate(model, val, cfg),
         rates=encoders.rates(cfg.encoder, model.encoders),
@@ -51,15 +52,17 @@ def main() -> None:
     metrics, controls = retrieval_scores.score(model, vectors, entries, test, cfg)
     log.info("%s", table(metrics, controls))
     write_metrics(cfg.out, "retrieval", cfg, metrics, controls, progress.seconds)
-    index = index_of(vectors, entries, model.fingerprint(), run=str(Path(cfg.out).absolute()))
-    index.save(Path(cfg.out, "index"))
+    indexed = cfg.loss.name != "order"  # which no index can rank by
+    if indexed:
+        index = index_of(vectors, entries, model.fingerprint(), run=str(Path(cfg.out).absolute()))
+        index.save(Path(cfg.out, "index"))
     rows = [
         (Shown(modality, query.source), [Shown(m, e.source, f"{c:.2f}", e.owner == query.owner) for e, m, c in answers])
-        for query, modality, answers in retrieval_scores.examples(vectors, entries, cfg.seed)
+        for query, modality, answers in retrieval_scores.examples(vectors, entries, cfg)
     ]
     picture = draw_neighbours(rows, Path(cfg.out, "figures", "neighbours.png"))
-    seconds, size = progress.seconds, len(index)
-    log.info("\n%.0f s of training. Index: %s/index (%s items). Picture: %s", seconds, cfg.out, f"{size:,}", picture)
+    told = f"Index: {cfg.out}/index ({len(index):,} items)" if indexed else "No index: the order score is no cosine"
+    log.info("\n%.0f s of training. %s. Picture: %s", progress.seconds, told, picture)
 
 
 if __name__ == "__main__":

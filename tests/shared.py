@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -42,6 +44,18 @@ def colours(picture: Path) -> int:
     with Image.open(picture) as image:
         assert image.format == "PNG"
         return len(image.convert("RGB").getcolors(maxcolors=2**24))
+
+
+def write_tar(path: Path, files: dict[str, bytes | str]) -> Path:
+    """An uncompressed tar of {name: content}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            raw = content.encode() if isinstance(content, str) else content
+            head = tarfile.TarInfo(name)
+            head.size = len(raw)
+            tar.addfile(head, io.BytesIO(raw))
+    return path
 
 
 def in_a_spawned_process(function: Callable, *args: Any) -> Any:

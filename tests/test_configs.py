@@ -15,7 +15,7 @@ import yaml
 
 from mm import data
 from mm.checks import values
-from mm.config import AudioConfig, ImageConfig, TextConfig, load, settings
+from mm.config import AudioConfig, EncodersConfig, ImageConfig, TextConfig, load, settings
 from mm.data import AskedScenes, DataConfig, Item, Items, Question
 from mm.encoders import AudioEncoder, audio_encoder, image_encoder, rates, text_encoder
 from mm.encoders.settings import NOT_THE_ENCODERS
@@ -28,9 +28,11 @@ from mm.tasks import (
     captioning_scores,
     distillation,
     localisation,
+    retrieval,
     separation,
     vqa,
     vqa_data,
+    words,
 )
 from mm.tasks.captioning import CaptionerConfig, Captioning
 from mm.tasks.captioning_model import CaptionModel, DecodingConfig
@@ -39,7 +41,8 @@ from mm.tasks.localisation import Localisation
 from mm.tasks.retrieval import LossConfig, Objective, PoolConfig, Retrieval, build_model
 from mm.tasks.separation import Separation
 from mm.tasks.vqa import VQA
-from mm.vocabulary import END
+from mm.tasks.words import SkipGram, Words
+from mm.vocabulary import END, Vocabulary
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +63,18 @@ def teacher_and_student(cfg: Distillation, texts: list[str]) -> Taught:
     return Taught({model.modality: model.encoder for model in both}, [model.classes for model in both])
 
 
+class NoEncoders(NamedTuple):
+    """Word vectors: a model of its own."""
+
+    encoders: dict[str, Any]
+    model: SkipGram
+
+
+def word_vectors(cfg: Words, texts: list[str]) -> NoEncoders:
+    found = Vocabulary.build(texts, cfg.min_count).words
+    return NoEncoders({}, SkipGram(found, [len(texts)] * len(found), cfg.dim))
+
+
 class Task(NamedTuple):
     """What the tests of all configurations need to know of a task."""
 
@@ -70,7 +85,9 @@ class Task(NamedTuple):
 
 
 TASKS = {  # folder of configs/ -> the task
-    "retrieval": Task(Retrieval, build_model, lambda cfg: cfg.modalities, ""),
+    "retrieval": Task(
+        Retrieval, lambda cfg, texts: build_model(cfg, texts, ["a class"]), lambda cfg: cfg.modalities, ""
+    ),
     "captioning": Task(Captioning, captioning.build_model, lambda cfg: [cfg.modality], "captioning_"),
     "vqa": Task(
         VQA, lambda cfg, texts: vqa.build_model(cfg, asked(texts)), lambda cfg: [*cfg.modalities, "text"], "vqa_"
@@ -82,6 +99,7 @@ TASKS = {  # folder of configs/ -> the task
         Separation, lambda cfg, texts: separation.build_model(cfg), lambda cfg: ["audio", "video"], "separation_"
     ),
     "distillation": Task(Distillation, teacher_and_student, lambda cfg: ["image", "audio"], "distillation_"),
+    "words": Task(Words, word_vectors, lambda cfg: [], "words_"),
 }
 FILES = sorted((ROOT / "configs").rglob("*.y*ml"))
 every_config = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -126,8 +144,9 @@ def test_every_line_has_an_effect(file: Path) -> None:
         "data.views": "image" in modalities,
         "data.scenes": cfg.data.name in ("synthetic", "digit_mosaics", "esc10_mosaics"),
         "data.file": cfg.data.name == "table",
-        "data.fold": cfg.data.name in ("esc10", "esc50", "esc10_mosaics"),
-        "data.speaker": cfg.data.name in ("spoken_digits", "digit_mosaics"),
+        "data.sets": cfg.data.name == "mixed",
+        "data.fold": bool({cfg.data.name, *cfg.data.sets} & {"esc10", "esc50", "esc10_mosaics"}),
+        "data.speaker": bool({cfg.data.name, *cfg.data.sets} & {"spoken_digits", "digit_mosaics"}),
         "loop.patience": cfg.loop.evaluate_every > 0,
         **NEEDS[type(cfg)](cfg),
     }
@@ -141,8 +160,7 @@ def needs_of_retrieval(cfg: Retrieval) -> dict[str, bool]:
         **{f"head.pool.{m}": m in cfg.modalities for m in data.MODALITIES},
         "head.heads": "attention" in pools,
         "head.head_dim": "attention" in pools,
-        "loss.margin": cfg.loss.name in ("hinge", "hardest", "triplet"),
-        "loss.warmup_steps": cfg.loss.name == "hardest",
+        **dict.fromkeys(retrieval.idle(cfg), False),
         "data.eval_views": "image" in cfg.modalities,
     }
 
@@ -169,6 +187,10 @@ def needs_of_separation(cfg: Separation) -> dict[str, bool]:
     return dict.fromkeys(separation.idle(cfg), False)
 
 
+def needs_of_words(cfg: Words) -> dict[str, bool]:
+    return dict.fromkeys(words.idle(cfg), False)
+
+
 NEEDS = {
     Retrieval: needs_of_retrieval,
     Captioning: needs_of_captioning,
@@ -176,6 +198,7 @@ NEEDS = {
     Distillation: needs_of_distillation,
     Localisation: needs_of_localisation,
     Separation: needs_of_separation,
+    Words: needs_of_words,
 }
 
 
@@ -183,7 +206,7 @@ NEEDS = {
 def test_it_builds(file: Path) -> None:
     task = TASKS[file.parent.name]
     cfg = load(task.config, ["--config", str(file)])
-    for encoder in vars(cfg.encoder).values():
+    for encoder in vars(getattr(cfg, "encoder", EncodersConfig())).values():
         for name in {"weights", "init"} & set(vars(encoder)):
             setattr(encoder, name, "")  # the files and runs may not be here
     if isinstance(cfg, Captioning):
@@ -205,6 +228,9 @@ def test_it_builds(file: Path) -> None:
         assert (model.head.queries is None) == cfg.faces
     elif isinstance(cfg, Distillation):
         assert model.classes == [["a dog and a cat"] * 5] * 2
+    elif isinstance(cfg, Words):
+        assert model.model.words == ["a", "and", "cat", "dog"]
+        assert model.model.centre.weight.shape == (4, cfg.dim)
     else:
         assert model.head.vocabulary.words == ["a", "and", "cat", "dog"]
         assert type(model.head.decoder).__name__.lower() == f"{cfg.head.decoder}decoder"
@@ -327,6 +353,7 @@ def test_every_field_is_read(task: str, group: type, names: set[str], leaf: str)
         "distillation": distillation.idle(Distillation()),
         "localisation": localisation.idle(Localisation(data=DataConfig(name="table"))),
         "separation": separation.idle(Separation()),
+        "words": words.idle(Words()),
         "retrieval": [],
     }[task]
     if group in (DataConfig, TextConfig) and f"{next(iter(names))}.{leaf}" in [
@@ -376,7 +403,7 @@ def test_what_captioning_does_not_read_of_the_data_it_refuses(leaf: str, value: 
 )
 def test_settings_of_the_loss_arrive(changed: str, value: Any) -> None:
     objective = Objective(LossConfig(**{"name": "hardest", changed: value}))
-    assert getattr(objective.loss, changed) == value
+    assert getattr(objective.loss.cfg, changed) == value
 
 
 @pytest.mark.parametrize(
@@ -582,6 +609,6 @@ def test_settings_of_the_decoding_arrive(ends: int, changed: str, holds: Callabl
 def test_data_settings_that_readers_take() -> None:
     """What `mm.data.READERS` look at: a reader that ignores the settings made for it would be silent."""
     source = inspect.getsource(data) + inspect.getsource(data.item)
-    for leaf in ("scenes", "file", "fold", "speaker", "skip_bad", "root"):
+    for leaf in ("scenes", "file", "fold", "speaker", "skip_bad", "root", "sets"):
         assert leaf in {field.name for field in fields(DataConfig)}
         assert f"cfg.{leaf}" in source

@@ -15,7 +15,7 @@ GROUND = {
 }
 MAY_IMPORT = {
     **{name: set[str]() for name in GROUND},
-    "media": {"signal"},
+    "media": {"signal", "files"},
     "sound_files": {"media"},
     "detection": {"media"},
     "video": {"media", "signal", "detection", "files", "naming"},

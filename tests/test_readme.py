@@ -8,6 +8,7 @@ replaced by one on made-up pictures.
 import csv
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ from mm.tasks.localisation import Localisation
 from mm.tasks.retrieval import Retrieval
 from mm.tasks.separation import Separation
 from mm.tasks.vqa import VQA
+from mm.tasks.words import Words
 from tests.talking import clips, untrained_run
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +43,7 @@ TASKS = {  # scripts/train_<task>.py -> its settings
     "localisation": Localisation,
     "distillation": Distillation,
     "separation": Separation,
+    "words": Words,
 }
 PHOTOGRAPHS = 24  # of each split of Flickr8k
 CLIPS = 6  # of each split of the talking faces
@@ -75,6 +78,7 @@ ASKED = [  # the sentences of its queries: the small vocabularies here must know
     if option in ("--text", "--plus-text", "--minus-text")
 ]
 PYTHON = [text for language, text in FENCED if language == "python"]
+ASKED += re.findall(r'"([a-z]+)"', "".join(code for code in PYTHON if "import words" in code))
 RUNS = {  # run folder that a configuration names -> its task and settings
     cfg.out: (task, cfg)
     for task, settings in TASKS.items()
@@ -164,6 +168,13 @@ def stand_in(script, tiny: list[str], tiny_captioning: list[str], own_table: Pat
         if task == "separation":
             untrained_run(Path(run), "mix.evaluated=4")
             return True
+        if task == "words":
+            text = own_table.with_name("readme.txt")
+            text.write_text(f"{' '.join(ASKED)}\n" * 40)
+            few = ["data.name=text", f"data.file={text}", "loop.steps=2", f"out={run}"]
+            answer = script("train_words", "--config", str(ROOT / "configs/words/tiny.yaml"), *few)
+            assert answer.code == 0, answer.err
+            return True
         if task in ("vqa", "localisation", "distillation"):
             name = "default" if task == "distillation" else "tiny"  # other tasks start from its encoder
             few = ["--config", str(ROOT / f"configs/{task}/{name}.yaml"), *FEW, f"out={run}"]
@@ -227,7 +238,9 @@ def test_command(command: str, script, sandbox: Path, stand_in, no_java: None) -
             arguments.append("mix.evaluated=4")
         task = name.removeprefix("train_")
         cfg = read_config(TASKS[task], arguments, default=ROOT / f"configs/{task}/default.yaml")
-        of_encoders = [getattr(encoder, "weights", "") for encoder in vars(cfg.encoder).values()]
+        of_encoders = (
+            [getattr(encoder, "weights", "") for encoder in vars(cfg.encoder).values()] if task != "words" else []
+        )
         needed = [file for file in [*of_encoders, getattr(cfg, "init", "")] if file]
         if missing := [file for file in needed if not Path(file).exists()]:
             pytest.skip(f"{', '.join(missing)} are not there")
@@ -283,7 +296,8 @@ def test_python_block(number: int, sandbox: Path, stand_in, no_java: None) -> No
     assert len(printed) == code.count("print(")
     for value in [value for shown in printed for value in shown]:
         said = re.search("captioning|vqa", code) and isinstance(value, str) and value.strip()
-        assert said or (isinstance(value, torch.Tensor) and value.isfinite().all()), printed
+        near = "import words" in code and value and all(word and math.isfinite(cosine) for word, cosine in value)
+        assert said or near or (isinstance(value, torch.Tensor) and value.isfinite().all()), printed
     for name, shape in re.findall(r"(\w+\.\w+) \(([\d, ]+)\)", code):  # what its comments promise
         assert list(eval(name, names).shape) == [int(size) for size in shape.split(",")], name
 

@@ -34,9 +34,12 @@ from mm.data.item import MODALITIES, Faults, Item, Items, Question, UnreadableEr
 from mm.data.karpathy import coco, flickr8k, flickr8k_spoken, flickr30k
 from mm.data.loader import Batches
 from mm.data.localised import boxed_table, flickr_soundnet, vgg_ss
+from mm.data.mixed import mixed
 from mm.data.mosaics import DIGIT_MOSAICS, ESC10_MOSAICS, Mosaics, digit_mosaics, esc10_mosaics
 from mm.data.pairs import Pairs
 from mm.data.reasoning import clevr, gqa
+from mm.data.recipes import recipe1m
+from mm.data.shards import shards
 from mm.data.sounding import SoundingScenes
 from mm.data.sounds import esc10, esc50
 from mm.data.spoken import spoken_digits
@@ -104,10 +107,13 @@ __all__ = [
     "load_localised",
     "load_talks",
     "lrs",
+    "mixed",
     "prepared",
     "questions_of",
     "readable",
+    "recipe1m",
     "sentences",
+    "shards",
     "spoken_digits",
     "stable_id",
     "table",
@@ -133,9 +139,10 @@ def _synthetic(cfg: DataConfig, split: str, seed: int) -> Sequence[Item]:
 
 
 def own_file(cfg: DataConfig) -> Path:
-    """The file, or the folder, of a data set of one's own."""
+    """The file or the folder of a data set of one's own, or the pattern of its files."""
     if not cfg.file:
-        what = "FOLDER" if cfg.name in ("videos", "talks") else "FILE.csv or FILE.jsonl"
+        others = {"videos": "FOLDER", "talks": "FOLDER", "shards": "'FOLDER/{split}-*.tar'"}
+        what = others.get(cfg.name, "FILE.csv or FILE.jsonl")
         raise ValueError(f"data.name={cfg.name} needs data.file={what}, see docs/data.md: got none.")
     return Path(cfg.file)
 
@@ -153,6 +160,9 @@ READERS: dict[str, Reader] = {
     "flickr30k": lambda cfg, split, seed: flickr30k(data_root(cfg), split, cfg.skip_bad),
     "flickr8k": lambda cfg, split, seed: flickr8k(data_root(cfg), split, cfg.skip_bad),
     "flickr8k_spoken": lambda cfg, split, seed: flickr8k_spoken(data_root(cfg), split, cfg.skip_bad),
+    "mixed": lambda cfg, split, seed: mixed(cfg, split, seed, READERS),
+    "recipe1m": lambda cfg, split, seed: recipe1m(data_root(cfg), split, cfg.skip_bad),
+    "shards": lambda cfg, split, seed: shards(str(own_file(cfg)), split, cfg.skip_bad),
     "spoken_digits": lambda cfg, split, seed: spoken_digits(data_root(cfg), split, cfg.speaker),
     "synthetic": _synthetic,
     "table": _table,
@@ -249,6 +259,16 @@ def check_sample_rate(name: str, rate: int) -> None:
         )
 
 
+def _check(cfg: DataConfig, split: str) -> None:
+    """Reject a split that there is not, and the sets of a mixture where none is asked for."""
+    parts(split)
+    if cfg.sets and cfg.name != "mixed":
+        raise ValueError(
+            f"data.sets is for data.name=mixed: got data.name={cfg.name} and data.sets={cfg.sets}. Set the one, or "
+            "leave out the other, data.sets={}."
+        )
+
+
 def load(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:
     """One split of the data set that `cfg` names.
 
@@ -261,7 +281,7 @@ def load(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]:
         ValueError: an unknown data set or split.
         FileNotFoundError: the set is not in its folder.
     """
-    parts(split)
+    _check(cfg, split)
     return READERS[known(cfg.name, READERS, "data set")](cfg, split, seed)
 
 
@@ -278,7 +298,7 @@ def load_asked(cfg: DataConfig, split: str, seed: int = 0, modalities: Sequence[
         ValueError: an unknown data set or split.
         FileNotFoundError: the set is not in its folder.
     """
-    parts(split)
+    _check(cfg, split)
     items: Sequence[Item]
     if known(cfg.name, (*ASKED, "synthetic"), "data set with questions") != "synthetic":
         items = ASKED[cfg.name](cfg, split, seed)
@@ -301,7 +321,7 @@ def load_localised(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Item]
         ValueError: an unknown data set or split.
         FileNotFoundError: the set is not in its folder.
     """
-    parts(split)
+    _check(cfg, split)
     return LOCALISED[known(cfg.name, LOCALISED, "data set of sounds in pictures")](cfg, split, seed)
 
 
@@ -317,5 +337,5 @@ def load_talks(cfg: DataConfig, split: str, seed: int = 0) -> Sequence[Talk]:
         ValueError: an unknown data set or split.
         FileNotFoundError: the set is not in its folder.
     """
-    parts(split)
+    _check(cfg, split)
     return TALKS[known(cfg.name, TALKS, "data set of people who talk")](cfg, split, seed)

@@ -9,6 +9,7 @@ write while the others wait for it; the system releases the lock of a process th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -29,6 +30,7 @@ from torch import Tensor
 from mm.data.cache_writer import FORMAT, ROW, Writer
 from mm.data.gallery import source_key
 from mm.data.item import Source
+from mm.files import Member
 
 logger = logging.getLogger(__name__)
 
@@ -195,12 +197,15 @@ def _finished(folder: Path, sources: Sequence[Source]) -> Cache | None:
 
 
 def data_fingerprint(sources: Sequence[Source]) -> str:
-    """16 hex digits over the sources in order: files by name, size and modification time, all else by its contents."""
+    """16 hex digits over the sources in order: files by name, size and time of change, all else by its contents."""
     digest = hashlib.sha256()
+    stat_of = functools.cache(Path.stat)  # a tar holds thousands of sources
     for source in sources:
-        if isinstance(source, Path):
-            stat = source.stat()
-            digest.update(f"file {source.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        if isinstance(source, Path | Member):
+            path = source if isinstance(source, Path) else source.path
+            stat = stat_of(path)
+            where = "" if isinstance(source, Path) else f" {source.name} {source.offset} {source.size}"
+            digest.update(f"file {path.name} {stat.st_size} {stat.st_mtime_ns}{where}\n".encode())
         else:
             digest.update(f"{source_key(source)}\n".encode())
     return digest.hexdigest()[:16]

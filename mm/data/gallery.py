@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from mm.data.item import MODALITIES, Item, Items, Source, UnreadableError
 from mm.data.synthetic import Scenes
 from mm.features import pad
+from mm.files import Member
 from mm.naming import hint, known
 from mm.vocabulary import tokenize
 
@@ -62,15 +65,18 @@ def gallery(items: Iterable[Item], modality: str) -> list[Entry]:
         ValueError: unknown modality, or no item has it.
     """
     known(modality, MODALITIES, "modality")
-    entries = []
-    for item in items:
-        sources: tuple[Source, ...] = getattr(item, modality)
-        for k, source in enumerate(sources):
-            name = item.id if len(sources) == 1 else f"{item.id}#{k}"
-            entries.append(Entry(name, item.owner, source, {**item.meta, "item": item.id, **shown(source)}))
+    entries = [entry for item in items for entry in entries_of(item, modality)]
     if not entries:
         raise ValueError(f"no item of this data set has {modality}: choose another modality or another data set.")
     return entries
+
+
+def entries_of(item: Item, modality: str) -> Iterator[Entry]:
+    """Every source of one modality of an item."""
+    sources: tuple[Source, ...] = getattr(item, modality)
+    for k, source in enumerate(sources):
+        name = item.id if len(sources) == 1 else f"{item.id}#{k}"
+        yield Entry(name, item.owner, source, {**item.meta, "item": item.id, **shown(source)})
 
 
 def texts(items: Sequence[Item]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -91,6 +97,8 @@ def shown(source: Source) -> dict[str, str]:
     """What of a source can be shown beside a result."""
     if isinstance(source, Path):
         return {"path": str(source)}
+    if isinstance(source, Member):
+        return {"shard": str(source.path), "member": source.name}
     return {"text": source} if isinstance(source, str) else {}
 
 
@@ -101,16 +109,42 @@ def folder(path: str | Path, modality: str) -> list[Entry]:
         ValueError: neither "image" nor "audio".
         FileNotFoundError: no such folder, or no such file in it.
     """
+    return [file_entry(Path(path), name) for name in files_below(path, modality)]
+
+
+def file_entry(root: Path, name: str) -> Entry:
+    """The entry of a file by its path within a folder."""
+    return Entry(name, name, root / name, {"path": str(root / name)})
+
+
+def files_below(path: str | Path, modality: str) -> Iterator[str]:
+    """The paths within a folder of its picture or sound files, sorted; the names of one directory are held at a time.
+
+    Links to files count as files, links to folders are not followed.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `folder`.
+        OSError: a directory that cannot be read.
+    """
     if modality not in SUFFIXES:
         raise ValueError(f"a folder holds files of 'image' or 'audio': got {modality!r}.{hint(modality, SUFFIXES)}")
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} must be a folder: there is none of this name.")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES[modality] and file.is_file())
-    if not files:
-        raise FileNotFoundError(f"{root} holds no {modality} file: looked for {', '.join(sorted(SUFFIXES[modality]))}.")
-    names = [file.relative_to(root).as_posix() for file in files]
-    return [Entry(name, name, file, {"path": str(file)}) for name, file in zip(names, files, strict=True)]
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path} must be a folder: there is none of this name.")
+    names = _below(path, "", SUFFIXES[modality])
+    if (first := next(names, None)) is None:
+        raise FileNotFoundError(f"{path} holds no {modality} file: looked for {', '.join(sorted(SUFFIXES[modality]))}.")
+    yield first
+    yield from names
+
+
+def _below(directory: str | Path | os.DirEntry[str], inside: str, suffixes: Collection[str]) -> Iterator[str]:
+    with os.scandir(directory) as names:
+        found = sorted(names, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(entry, f"{inside}{entry.name}/", suffixes)
+        elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():
+            yield f"{inside}{entry.name}"
 
 
 def prepared(
@@ -119,7 +153,7 @@ def prepared(
     batch_size: int = 64,
     workers: int = 2,
     view: int = 0,
-    bad: list[str] | None = None,
+    bad: Callable[[Entry, str], None] | None = None,
 ) -> Iterator[Prepared]:
     """Entries in order, prepared by threads while the caller computes on the batch before.
 
@@ -132,7 +166,7 @@ def prepared(
         batch_size: entries of a batch; the last may be smaller.
         workers: threads; 0 = prepare in the caller's.
         view: fixed crop of pictures.
-        bad: None = a damaged file is an error; a list = it is left out and a line about it is appended to the list.
+        bad: None = a damaged file is an error; else it is left out, and this is told its entry and what is wrong.
 
     Raises:
         UnreadableError: a damaged file, named.
@@ -140,20 +174,19 @@ def prepared(
     """
     if batch_size < 1 or workers < 0:
         raise ValueError(f"batch_size must be at least 1 and workers at least 0: got {batch_size} and {workers}.")
-    results = read_all(entries, prepare, view, workers, ahead=2 * batch_size)
-    while chunk := list(itertools.islice(results, batch_size)):
-        good = []
-        for entry, result in chunk:
-            if not isinstance(result, UnreadableError):
-                good.append((entry, result))
-            elif bad is None:
-                results.close()
-                raise result
-            else:
-                bad.append(str(result))
-        if good:
-            values, lengths = pad([tensor for _, tensor in good])
-            yield Prepared([entry for entry, _ in good], values, lengths)
+    with closing(read_all(entries, prepare, view, workers, ahead=2 * batch_size)) as results:
+        while chunk := list(itertools.islice(results, batch_size)):
+            good = []
+            for entry, result in chunk:
+                if not isinstance(result, UnreadableError):
+                    good.append((entry, result))
+                elif bad is None:
+                    raise result
+                else:
+                    bad(entry, str(result))
+            if good:
+                values, lengths = pad([tensor for _, tensor in good])
+                yield Prepared([entry for entry, _ in good], values, lengths)
 
 
 def read_all(
@@ -195,7 +228,7 @@ def read(prepare: Prepare, source: Source, view: int, name: str) -> Tensor:
         return prepare(source, view)
     except READ_ERRORS as error:
         shape = getattr(source, "shape", "")  # a PIL image and bytes have none
-        what = str(source) if isinstance(source, (Path, str)) else f"{type(source).__name__} {shape}".rstrip()
+        what = str(source) if isinstance(source, (Path, Member, str)) else f"{type(source).__name__} {shape}".rstrip()
         reason = str(error) or type(error).__name__
         raise UnreadableError(f"{name}: {reason if what in reason else f'{what} cannot be read: {reason}'}") from error
 
@@ -214,7 +247,7 @@ def readable(items: Sequence[Item], prepare: Mapping[str, Prepare], workers: int
     """
     bad: dict[str, str] = {}  # key of a damaged source -> the line about it
     for modality in sorted(set(prepare) & set(SUFFIXES)):
-        files = [entry for entry in unique(items, modality) if isinstance(entry.source, Path)]
+        files = [entry for entry in unique(items, modality) if isinstance(entry.source, Path | Member)]
         for entry, result in read_all(files, prepare[modality], 0, workers, ahead=64):
             if isinstance(result, UnreadableError):
                 bad[source_key(entry.source)] = str(result)
@@ -242,8 +275,8 @@ def unique(items: Iterable[Item], modality: str) -> list[Entry]:
 
 
 def source_key(source: Source) -> str:
-    """Equal for equal sources: the path, the sentence, or the hash of an array's numbers."""
-    if isinstance(source, Path):
+    """Equal for equal sources: the path, the place in a tar, the sentence, or the hash of an array's numbers."""
+    if isinstance(source, Path | Member):
         return f"file {source}"
     if isinstance(source, str):
         return f"text {source}"

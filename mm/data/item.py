@@ -12,11 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from mm.config import DataConfig
+from mm.files import Member
 from mm.naming import known
 
 logger = logging.getLogger(__name__)
 
-Source: TypeAlias = Path | np.ndarray | Tensor | str
+Source: TypeAlias = Path | Member | np.ndarray | Tensor | str
 
 MODALITIES = ("image", "text", "audio")
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
@@ -42,17 +43,30 @@ class Question(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
+class Share(NamedTuple):
+    """Of which of several mixed sets an item is, see `mm.data.mixed`.
+
+    Attributes:
+        set: its name.
+        weights: {set: weight} of all of them.
+    """
+
+    set: str
+    weights: dict[str, float]
+
+
 class Item(NamedTuple):
     """One thing: its equivalent sources in each modality. Training draws one source of each, evaluation uses all.
 
     Attributes:
         id: unique within a split.
         owner: what makes two items the same thing; items of one owner are never each other's negatives.
-        image: files, or uint8 arrays (H, W, 3).
+        image: files, on their own or in a tar, or uint8 arrays (H, W, 3).
         text: sentences.
-        audio: files, or float32 arrays (T,) at the sample rate of the encoder.
+        audio: files, on their own or in a tar, or float32 arrays (T,) at the sample rate of the encoder.
         meta: plain JSON values that go with the item into an index.
         questions: about it, with their answers.
+        share: of the training items of mixed sets, which set they are of.
     """
 
     id: str
@@ -62,6 +76,7 @@ class Item(NamedTuple):
     audio: tuple[Source, ...] = ()
     meta: dict[str, Any] = {}  # noqa: RUF012 (a default that nobody writes to)
     questions: tuple[Question, ...] = ()
+    share: Share | None = None
 
 
 class Items(list[Item]):

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Sampler
 from mm.data.cache import DamagedCacheError
 from mm.data.collate import collate
 from mm.data.item import UnreadableError
+from mm.data.mixed import shares
+from mm.data.pairs import Pairs
 
 DAMAGE = (UnreadableError, DamagedCacheError)
 
@@ -30,9 +32,10 @@ class Batches:
     """`batches(start_step)` is an endless iterator over the batches start_step, start_step + 1, ...
 
     Each epoch is a new permutation of all examples, drawn from (seed, epoch) and cut into batches; what does not fill
-    the last batch waits for another epoch. With several ranks, every rank reads its own consecutive part of one global
-    batch, so that the parts in the order of the ranks are the batch that one process would read. Batches are the same
-    for any number of workers.
+    the last batch waits for another epoch. Of mixed sets (`mm.data.mixed`) each has its share of every epoch, and an
+    item is looked up by (pass over its set, index), so that one that comes twice in an epoch is not drawn alike. With
+    several ranks, every rank reads its own consecutive part of one global batch, so that the parts in the order of the
+    ranks are the batch that one process would read. Batches are the same for any number of workers.
 
     Args:
         dataset: looked up by (epoch, index).
@@ -78,16 +81,24 @@ class Batches:
         self.rank = rank
         self.world = world
         self.collate = collate
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))  # the latest epoch and its permutation
+        self.shares = shares(dataset.items, self.per_epoch * self.batch_size) if isinstance(dataset, Pairs) else None
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))  # the latest epoch and its keys
 
     def keys(self, step: int) -> list[tuple[int, int]]:
         """The (epoch, index) of this rank's examples in batch `step`."""
         epoch, batch = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.dataset)))  # (n,)
+            self._order = (epoch, self._drawn(epoch))
         share = self.batch_size // self.world
         first = batch * self.batch_size + self.rank * share
-        return [(epoch, int(index)) for index in self._order[1][first : first + share]]
+        return [(int(turn), int(index)) for turn, index in self._order[1][first : first + share]]
+
+    def _drawn(self, epoch: int) -> np.ndarray:
+        """(n, 2) keys of the examples of an epoch, in their order."""
+        if self.shares:
+            return self.shares.keys(self.seed, epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.dataset))  # (n,)
+        return np.stack([np.full_like(order, epoch), order], axis=1)  # (n, 2)
 
     def __call__(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
         """The batches from `start_step` on, as `collate` makes them, pinned where there is a GPU.

@@ -21,48 +21,54 @@ NUMBERED = re.compile(rf"({'|'.join(MODALITIES)})(_[0-9]+)?")  # text, text_1, t
 
 
 def table(file: Path, split: str, skip_bad: bool = False) -> Items:
-    """One split of a CSV (with a header) or a JSONL file (an object per line).
+    """One split of a CSV (with a header) or a JSONL file (an object per line), or all of it.
 
-    Columns: `id` (unique) and `split` (train, val or test), both needed; `image`, `text`, `audio`, of which every row
-    needs one at least: a cell holds one source or a JSON list of them, `text_1`, `text_2`, ... hold further ones, an
-    empty cell holds none; `question`, with `answer` (one, or a JSON list of what several people said), `type` and
-    `choices` (a JSON list), makes every row a question about its picture or sound; `owner` (the same for rows that are
-    the same thing; the id where there is none). Every other column is metadata. Paths are relative to the file's
-    folder.
+    Columns: `id` (unique) and `split` (train, val or test), both needed, but where all rows are asked for the split may
+    be missing, else it is metadata; `image`, `text`, `audio`, of which every row needs one at least: a cell holds one
+    source or a JSON list of them, `text_1`, `text_2`, ... hold further ones, an empty cell holds none; `question`, with
+    `answer` (one, or a JSON list of what several people said), `type` and `choices` (a JSON list), makes every row a
+    question about its picture or sound; `owner` (the same for rows that are the same thing; the id where there is
+    none). Every other column is metadata. Paths are relative to the file's folder.
 
     Args:
         file: `.csv`, or `.jsonl`.
-        split: "train", "val", "test" or "trainval".
-        skip_bad: leave out training rows whose files are missing or whose texts are empty, and count them.
+        split: "train", "val", "test" or "trainval"; "" = all rows.
+        skip_bad: leave out rows whose files are missing or whose texts are empty, of training splits and of all, and
+            count them.
 
     Raises:
         FileNotFoundError: no such file.
         UnreadableError: a row names a file that is not there or has an empty text; the message gives file and line.
         ValueError: anything else that is wrong with a row or the columns, with file and line; or the split has no rows.
     """
-    wanted = parts(split)
+    wanted = parts(split) if split else ()
     if not file.is_file():
         raise FileNotFoundError(f"{file} must be a CSV or JSONL file: there is none of this name. Set data.file.")
-    faults = Faults(f"{file} {split}", may_skip(skip_bad, split))
+    faults = Faults(f"{file} {split}".rstrip(), may_skip(skip_bad, split) if split else skip_bad)
     lines: dict[str, int] = {}
-    items, found = [], set()
+    items, found = [], set[str]()
     for line, row in _rows(file):
         where = f"{file}:{line}"
-        _check_columns(row, where)
+        _check_columns(row, where, ("id", "split") if split else ("id",))
         name = str(row["id"]).strip()
         if not name:
             raise ValueError(f"{where}: every row must have an id: got an empty one.")
         if name in lines:
             raise ValueError(f"{where}: the id {name!r} must be unique, line {lines[name]} has it too.")
         lines[name] = line
-        if row["split"] not in SPLITS or row["split"] == "trainval":
+        if split and (row["split"] not in SPLITS or row["split"] == "trainval"):
             near = hint(str(row["split"]), ("train", "val", "test"))
             raise ValueError(f"{where}: split must be train, val or test: got {row['split']!r}.{near}")
-        found.add(row["split"])
-        if row["split"] in wanted and (item := _item(name, row, file.parent, where, faults)):
-            items.append(item)
-    if not found & set(wanted):
+        found.add(str(row.get("split")))
+        if split and row["split"] not in wanted:
+            continue
+        if item := _item(name, row, file.parent, where, faults):
+            meta = item.meta if split or "split" not in row else {**item.meta, "split": row["split"]}
+            items.append(item._replace(meta=meta))
+    if split and not found & set(wanted):
         raise ValueError(f"{file} has no row of the split {split!r}: it has {', '.join(sorted(found)) or 'none'}.")
+    if not found:
+        raise ValueError(f"{file} must have a row at least: it has none.")
     return faults.items(items)
 
 
@@ -102,9 +108,9 @@ def _sound(reader: Any, file: Path) -> Iterator[list[str]]:
         raise ValueError(f"{file}:{reader.line_num}: the quotation marks of a CSV must close: {error}.") from error
 
 
-def _check_columns(row: dict[str, Any], where: str) -> None:
-    """`id`, `split` and a modality are there, and no column is a slip of the pen for one that is not."""
-    for column in ("id", "split"):
+def _check_columns(row: dict[str, Any], where: str, needed: tuple[str, ...]) -> None:
+    """The columns that are needed and a modality are there, and none is a slip of the pen for one that is not."""
+    for column in needed:
         if column not in row:
             raise ValueError(f"{where}: the column {column!r} is missing.{hint(column, row)}")
     columns = (*COLUMNS, *ASKED) if "question" in row else COLUMNS

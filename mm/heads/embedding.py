@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mm.features import Features, coordinates, masked_softmax
+
+Form = Literal["unit", "positive", "free"]
 
 
 class JointEmbedding(nn.Module):
@@ -24,9 +27,12 @@ class JointEmbedding(nn.Module):
         temperature: start of the learnable temperature. Its inverse is kept as a logarithm, so that it stays positive
             (Radford et al. 2021, section 2.5).
         bias: start of the logit bias of the sigmoid loss (Zhai et al. 2023, section 3.2); None for other losses.
+        form: of the vectors: "unit" length; "positive": their absolute values, of unit length (Vendrov et al. 2016);
+            "free": of any length (Sohn 2016).
+        classes: K, that one linear map tells from the vectors of every modality (Salvador et al. 2017); 0 = none.
 
     Raises:
-        ValueError: a pool that does not exist, or a temperature that is not positive.
+        ValueError: a pool or a form that does not exist, or a temperature that is not positive.
     """
 
     def __init__(
@@ -40,11 +46,15 @@ class JointEmbedding(nn.Module):
         dropout: float,
         temperature: float,
         bias: float | None = None,
+        form: Form = "unit",
+        classes: int = 0,
     ):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"the temperature must be positive: got {temperature}.")
-        self.embed_dim = embed_dim
+        if form not in get_args(Form):
+            raise ValueError(f"the form of vectors must be one of {', '.join(get_args(Form))}: got {form!r}.")
+        self.embed_dim, self.form = embed_dim, form
         self.pools = nn.ModuleDict()
         self.project = nn.ModuleDict()
         for modality, (dim, vector_dim) in inputs.items():
@@ -59,19 +69,31 @@ class JointEmbedding(nn.Module):
             )
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
+        self.classify = nn.Linear(embed_dim, classes) if classes else None
 
     def forward(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
-        """{modality: Features of b inputs} -> {modality: (b, E) unit vectors}, for any subset of the modalities."""
+        """{modality: Features of b inputs} -> {modality: (b, E)}, for any subset of the modalities."""
         return {modality: self.embed(modality, feature) for modality, feature in features.items()}
 
     def embed(self, modality: str, features: Features) -> Tensor:
-        """Features of b inputs of one modality -> (b, E) unit vectors."""
+        """Features of b inputs of one modality -> (b, E) vectors of unit length, unless their form is free."""
         pooled = features.vector  # (b, D_v)
         if modality in self.pools:
             attended = self.pools[modality](features)  # (b, heads * head_dim)
             pooled = torch.cat([pooled, attended], dim=-1)  # (b, D_v + heads * head_dim)
+        vectors = self.project[modality](pooled)  # (b, E)
         # In float32 whatever autocast computed with: in bfloat16 a unit vector is off by up to 0.4 %.
-        return functional.normalize(self.project[modality](pooled).float(), dim=-1)  # (b, E)
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        if self.form == "free":
+            return vectors
+        vectors = functional.normalize(vectors, dim=-1)  # (b, E)
+        return vectors.abs() if self.form == "positive" else vectors
+
+    def class_logits(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{modality: (b, E)} -> {modality: (b, K)} float32; nothing where there are no classes."""
+        if self.classify is None:
+            return {}
+        return {modality: self.classify(own).float() for modality, own in vectors.items()}
 
 
 class AttentionPool(nn.Module):

@@ -8,8 +8,10 @@ import faiss
 
 # isort: on
 from mm.index.build import Bad, Embedder, Entry, build, index_of
-from mm.index.searcher import Searcher, combine, parse_where
-from mm.index.store import Hit, Hits, Index
+from mm.index.hits import Hit, Hits
+from mm.index.searcher import Searcher, combine, parse_where, read_vectors
+from mm.index.setting import Trial
+from mm.index.store import Index
 from mm.index.versions import IndexConflictError, IndexDamagedError
 
 # Threads do not survive a fork, but OpenMP in the child would wait for those that the parent had started.
@@ -25,8 +27,10 @@ __all__ = [
     "IndexConflictError",
     "IndexDamagedError",
     "Searcher",
+    "Trial",
     "build",
     "combine",
     "index_of",
     "parse_where",
+    "read_vectors",
 ]

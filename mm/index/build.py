@@ -57,6 +57,7 @@ def build(
     batch_size: int = 256,
     skip_bad: bool = False,
     run: str = "",
+    factory: str = "auto",
 ) -> tuple[Index, list[Bad]]:
     """Embed entries of one or several modalities into one index; only one batch of sources is held at a time.
 
@@ -67,6 +68,7 @@ def build(
         batch_size: sources embedded at once.
         skip_bad: leave out unreadable sources; otherwise the first one is an error.
         run: path of the run whose encoders these are.
+        factory: kind of index, see `Index`.
 
     Returns:
         The index, and the sources left out.
@@ -85,7 +87,7 @@ def build(
             if not good:
                 continue
             if index is None:
-                index = Index(vectors.shape[1], fingerprint, run)
+                index = Index(vectors.shape[1], fingerprint, run, factory)
             _add(index, modality, vectors, good)
     if index is None:
         raise ValueError(
@@ -95,11 +97,16 @@ def build(
     if bad:
         names = ", ".join(str(one.id) for one in bad[:NAMED]) + (", ..." if len(bad) > NAMED else "")
         log.warning("%d unreadable sources left out of the index: %s", len(bad), names)
+    index.compact()
     return index, bad
 
 
 def index_of(
-    vectors: Mapping[str, Any], entries: Mapping[str, Sequence[Entry]], fingerprint: str = "", run: str = ""
+    vectors: Mapping[str, Any],
+    entries: Mapping[str, Sequence[Entry]],
+    fingerprint: str = "",
+    run: str = "",
+    factory: str = "auto",
 ) -> Index:
     """An index of vectors that are at hand already.
 
@@ -109,11 +116,13 @@ def index_of(
             sound may have one id.
         fingerprint: of the encoders.
         run: path of their run.
+        factory: kind of index, see `Index`.
     """
     widths = {modality: np.shape(some)[1] for modality, some in vectors.items()}
-    index = Index(next(iter(widths.values())), fingerprint, run)
+    index = Index(next(iter(widths.values())), fingerprint, run, factory)
     for modality, some in vectors.items():
         _add(index, modality, some, entries[modality])
+    index.compact()
     return index
 
 

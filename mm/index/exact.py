@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 BLOCK = 65_536  # vectors copied together when a filter selects some of them
 UNIT_TOLERANCE = 1e-3  # how far a length may be from 1
 MOST_RESULTS = 4_000_000  # candidates held at a time while ties are settled
+NO_SCORE = np.float32(-np.inf)  # of a place without an answer
 
 
 class ExactVectors:
@@ -32,6 +34,17 @@ class ExactVectors:
         """D of the vectors."""
         return self._flat.d
 
+    @property
+    def stored(self) -> np.ndarray:
+        """(n, D) float32: the very memory, to be read until the next change."""
+        if not len(self):
+            return np.zeros((0, self.dim), np.float32)
+        return faiss.rev_swig_ptr(self._flat.get_xb(), len(self) * self.dim).reshape(-1, self.dim)  # (n, D)
+
+    def multiplies(self, queries: int) -> bool:
+        """Whether FAISS answers so many queries by a product of matrices: it takes a quarter of the time of each."""
+        return queries * self.dim >= faiss.cvar.distance_compute_blas_threshold
+
     def add(self, vectors: np.ndarray) -> None:
         """Append vectors (n, D) float32."""
         self._flat.add(vectors)
@@ -43,6 +56,13 @@ class ExactVectors:
     def get(self, positions: np.ndarray) -> np.ndarray:
         """(len(positions), D) float32."""
         return self._flat.reconstruct_batch(positions)
+
+    def scores(self, queries: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """(Q, m) float32 inner products of each query (Q, D) with vectors of its own, (Q, m) int64; NO_SCORE for -1."""
+        scores = np.empty(positions.shape, np.float32)  # (Q, m)
+        pointers = faiss.swig_ptr(scores), faiss.swig_ptr(queries), self._flat.get_xb(), faiss.swig_ptr(positions)
+        faiss.fvec_inner_products_by_idx(*pointers, self.dim, *positions.shape)  # type: ignore[attr-defined]
+        return scores
 
     def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The best candidates of each query; among equal scores the lower positions come first and win.
@@ -61,8 +81,8 @@ class ExactVectors:
         pending, wide = np.arange(len(queries) if k else 0), min(k + 1, candidates)
         while len(pending):
             tied = []
-            for some in np.array_split(pending, min(len(pending), -(-len(pending) * wide // MOST_RESULTS))):
-                found, at = _sorted(*self._scan(queries[some], wide, allowed), wide)  # (q, wide), (q, wide)
+            for some in parts(pending, wide):
+                found, at = best(*self._scan(queries[some], wide, allowed), wide)  # (q, wide), (q, wide)
                 scores[some], positions[some] = found[:, :k], at[:, :k]
                 tied.append(some[found[:, k - 1] == found[:, -1]])
             if wide == candidates:
@@ -71,22 +91,39 @@ class ExactVectors:
             pending, wide = np.concatenate(tied), min(8 * wide, candidates)
         return scores, positions
 
+    def within(
+        self, queries: np.ndarray, score: float, allowed: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each query all candidates of at least this score: (m,) falling scores and (m,) int64 positions."""
+        above = float(np.nextafter(np.float32(score), NO_SCORE))  # FAISS leaves out those that are equal
+        params = None if allowed is None else faiss.SearchParameters(sel=self._selector(allowed))  # type: ignore[call-arg]
+        for query in queries:
+            _, scores, positions = self._flat.range_search(query[None], above, params=params)  # (m,), (m,)
+            order = np.lexsort((positions, -scores))  # (m,)
+            yield scores[order], positions[order]
+
     def save(self, path: Path) -> None:
         """Write a FAISS file."""
-        faiss.write_index(self._flat, str(path))
+        write_faiss(self._flat, path)
 
     @classmethod
-    def load(cls, path: Path) -> ExactVectors:
-        """Read a FAISS file.
+    def load(cls, path: Path, mmap: bool = False) -> ExactVectors:
+        """Read a FAISS file, or map it: then nothing can be added or removed.
 
         Raises:
             ValueError: it holds another kind of index.
         """
         vectors = cls.__new__(cls)
-        vectors._flat = faiss.read_index(str(path))
+        vectors._flat = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
         if not isinstance(vectors._flat, faiss.IndexFlatIP):
             raise ValueError(f"{path} must hold an exact index by inner product: got {type(vectors._flat).__name__}.")
         return vectors
+
+    def _selector(self, allowed: np.ndarray) -> Any:
+        """What lets FAISS see these positions only."""
+        is_allowed = np.zeros(len(self), bool)
+        is_allowed[allowed] = True
+        return faiss.IDSelectorBitmap(np.packbits(is_allowed, bitorder="little"))  # type: ignore[call-arg,arg-type]
 
     def _scan(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Scores and positions (Q, at least k) that hold the k best.
@@ -97,11 +134,9 @@ class ExactVectors:
         if allowed is None:
             return self._flat.search(queries, k)
         if len(queries) == 1:
-            is_allowed = np.zeros(len(self), bool)
-            is_allowed[allowed] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(is_allowed, bitorder="little"))  # type: ignore[call-arg,arg-type]
+            selector = self._selector(allowed)
             return self._flat.search(queries, k, params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
-        stored = faiss.rev_swig_ptr(self._flat.get_xb(), len(self) * self.dim).reshape(-1, self.dim)  # (n, D)
+        stored = self.stored  # (n, D)
         scores, positions = [], []
         for start in range(0, len(allowed), BLOCK):
             block = allowed[start : start + BLOCK]
@@ -111,10 +146,25 @@ class ExactVectors:
         return np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
 
 
-def _sorted(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best (Q, k) of each row: falling scores, rising positions among equal ones."""
-    best = np.lexsort((positions, -scores))[:, :k]  # (Q, k)
-    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(positions, best, axis=1)
+def write_faiss(index: Any, path: Path) -> None:
+    """Write an index to a file, through Python: FAISS's own writer does not see that the disk is full on closing.
+
+    Raises:
+        OSError, RuntimeError: the disk is full.
+    """
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+
+
+def parts(rows: np.ndarray, width: int) -> list[np.ndarray]:
+    """Rows in parts that have at most MOST_RESULTS results together, `width` each."""
+    return np.array_split(rows, max(1, min(len(rows), -(-len(rows) * width // MOST_RESULTS))))
+
+
+def best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best (Q, k) of each row (Q, m): falling scores, rising positions among equal ones."""
+    order = np.lexsort((positions, -scores))[:, :k]  # (Q, k)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
 
 def unit_vectors(values: Any, dim: int, what: str) -> np.ndarray:

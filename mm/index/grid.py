@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mm.files import Member
 from mm.media import read_audio, read_image
 from mm.signal import Stft, log_mel
 
@@ -85,7 +86,7 @@ def draw(cell: Axes, shown: Shown, bold: bool = False) -> None:
     if shown.modality == "image":
         cell.imshow(read_image(shown.source))
     elif shown.modality == "audio":
-        rate = None if isinstance(shown.source, (str, Path)) else SAMPLE_RATE  # a file knows its own
+        rate = None if isinstance(shown.source, (str, Path, Member)) else SAMPLE_RATE  # a file knows its own
         wave = read_audio(shown.source, SAMPLE_RATE, rate)
         cell.imshow(log_mel(wave, STFT).numpy(), origin="lower", aspect="auto", cmap="magma")
     else:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ Id: TypeAlias = str | int
 Metadata: TypeAlias = dict[str, Any]  # JSON values
 Where: TypeAlias = Mapping[str, Any]
 
+FILTERS = 8  # whose answers are remembered: SQLite takes 0.1 s per 200,000 items to find them
 TABLE = "CREATE TABLE items (key INTEGER PRIMARY KEY, id TEXT NOT NULL, metadata TEXT NOT NULL)"
 
 
@@ -36,6 +38,7 @@ class Items:
         self.keys = np.zeros(0, np.int64)
         self._key: dict[Id, int] = {}
         self._next = 0
+        self._found: dict[tuple, np.ndarray] = {}  # what `where` found since the last change, the latest last
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,13 +55,27 @@ class Items:
             if id_ in new or id_ in self._key:
                 raise ValueError(f"ids must be unique: {id_!r} (row {row}) is there already. Remove it first.")
             new[id_] = self._next + row
-            rows.append((self._next + row, json.dumps(id_), _as_json(values, row)))
+            rows.append((self._next + row, json.dumps(id_), as_json(values, row)))
         with self._db:
             self._db.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
         self.ids.extend(new)
         self.keys = np.concatenate([self.keys, np.fromiter(new.values(), np.int64, len(new))])
         self._key.update(new)
         self._next += len(new)
+        self._found = {}
+
+    def renew(self, positions: np.ndarray, metadata: Sequence[Metadata] | None = None) -> None:
+        """Give items new keys, which moves them to the end of the order; and new metadata, if any.
+
+        Raises:
+            ValueError: metadata is not JSON; the row is named, and nothing is changed.
+        """
+        ids = [self.ids[position] for position in positions.tolist()]
+        values = self.metadata(self.keys[positions].tolist()) if metadata is None else metadata
+        for row, one in enumerate(values):
+            as_json(one, row)
+        self.remove(positions)
+        self.add(ids, values)
 
     def remove(self, positions: np.ndarray) -> None:
         """Take items out; the later ones move up."""
@@ -70,6 +87,7 @@ class Items:
         kept = np.delete(np.arange(len(self)), positions).tolist()
         self.ids = [self.ids[position] for position in kept]
         self.keys = self.keys[kept]
+        self._found = {}
 
     def positions(self, ids: Iterable[Id]) -> np.ndarray:
         """(len(ids),) int64 positions of ids.
@@ -115,16 +133,41 @@ class Items:
         """
         clauses, values = ["TRUE"], []
         for key, wanted in conditions.items():
-            path = f'$."{key}"'
-            exists = "SELECT 1 FROM items WHERE json_type(metadata, ?) NOTNULL LIMIT 1"
-            if not _is_key(key) or not self._db.execute(exists, [path]).fetchall():
+            if not _is_key(key):
                 raise ValueError(self._unknown(key))
+            path = f'$."{key}"'
             clause, more = _range(path, wanted) if isinstance(wanted, tuple) else _any_of(path, wanted)
             clauses.append(clause)
             values += more
         query = f"SELECT key FROM items WHERE {' AND '.join(clauses)} ORDER BY key"
-        keys = np.array([key for (key,) in self._db.execute(query, values)], np.int64)
-        return np.searchsorted(self.keys, keys)
+        asked = (query, *values)
+        found = self._found.get(asked)
+        if found is None:
+            for key in conditions:
+                exists = "SELECT 1 FROM items WHERE json_type(metadata, ?) NOTNULL LIMIT 1"
+                if not self._db.execute(exists, [f'$."{key}"']).fetchall():
+                    raise ValueError(self._unknown(key))
+            keys = np.array([key for (key,) in self._db.execute(query, values)], np.int64)
+            found = np.searchsorted(self.keys, keys)
+            self._found = dict([*list(self._found.items())[1 - FILTERS :], (asked, found)])
+        return found
+
+    def allowed(self, where: Where | None, exclude: Iterable[Id]) -> np.ndarray | None:
+        """Positions, ascending, of the items that meet conditions and are not excluded; None = all.
+
+        Args:
+            where: see `where`; an index without items has no keys, and any will do.
+            exclude: ids; unknown ones are of no effect.
+        """
+        allowed = self.where(where) if len(self) and where else None  # (m,)
+        unwanted = self.known(map(plain_id, exclude))
+        if not len(unwanted):
+            return allowed
+        is_allowed = np.full(len(self), allowed is None)
+        if allowed is not None:
+            is_allowed[allowed] = True
+        is_allowed[unwanted] = False
+        return np.flatnonzero(is_allowed)  # (m,)
 
     def counts(self, key: str) -> dict[str, int]:
         """How many items have each value of one key; those without it are left out."""
@@ -137,25 +180,34 @@ class Items:
         self._db.execute("VACUUM INTO ?", [str(path)])
 
     @classmethod
-    def load(cls, path: Path) -> Items:
+    def load(cls, path: Path, mmap: bool = False, after: int = -1) -> Items:
         """Read a database file; it is not written to.
+
+        Args:
+            path: of the file.
+            mmap: leave the metadata in the file; nothing can then be added or removed.
+            after: keys up to this one were in use: none of them is given again.
 
         Raises:
             ValueError: an id is there twice.
         """
-        items = cls()
-        source = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-        try:
-            source.backup(items._db)
-        finally:
-            source.close()
+        items = cls.__new__(cls)
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)
+        if mmap:
+            items._db = source
+        else:
+            items._db = sqlite3.connect(":memory:", check_same_thread=False)
+            with closing(source):
+                source.backup(items._db)
+        weakref.finalize(items, items._db.close)
         rows = items._db.execute("SELECT key, id FROM items ORDER BY key").fetchall()
         items.ids = [json.loads(id_) for _, id_ in rows]
         items.keys = np.array([key for key, _ in rows], np.int64)
         items._key = dict(zip(items.ids, items.keys.tolist(), strict=True))
         if len(items._key) < len(rows):
             raise ValueError(f"{path} must hold every id once: {len(rows) - len(items._key)} are there again.")
-        items._next = int(items.keys[-1]) + 1 if rows else 0
+        items._next = max([after, *items.keys[-1:].tolist()]) + 1
+        items._found = {}
         return items
 
     def _unknown(self, key: str) -> str:
@@ -165,7 +217,19 @@ class Items:
         return f"where: no item has the key {key!r}. Keys are: {', '.join(keys) or 'none'}.{hint(key, keys)}"
 
 
-def _as_json(values: Metadata, row: int) -> str:
+def plain_id(id_: Any, row: int | None = None) -> Id:
+    """A string or an integer of Python's own.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    id_ = id_.item() if isinstance(id_, np.generic) else id_
+    if not isinstance(id_, (str, int)) or isinstance(id_, bool):
+        raise ValueError(f"ids must be strings or integers: got {id_!r}" + ("." if row is None else f" in row {row}."))
+    return id_
+
+
+def as_json(values: Metadata, row: int) -> str:
     """One item's metadata as text."""
     if not isinstance(values, dict):
         raise ValueError(f"metadata must be a dict of JSON values: row {row} is {type(values).__name__}.")

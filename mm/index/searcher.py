@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from mm.index.build import Embedder
+from mm.index.hits import Hit
 from mm.index.items import Id, Where
-from mm.index.store import Hit, Index
+from mm.index.store import Index
 from mm.vocabulary import tokenize
 
 ZERO = 1e-6  # a sum shorter than this has no direction
@@ -163,6 +164,22 @@ def _check_words(embedder: Any, text: str) -> None:
             hint = " Nearest known words: " + "; ".join(f"{word}: {words}" for word, words in near.items()) + "."
         raise ValueError(f"a sentence must have a word that the encoder knows: got {text!r}.{hint}")
     log.warning("words that the encoder does not know have no part in the query: %s", ", ".join(unknown))
+
+
+def read_vectors(file: str | Path) -> np.ndarray:
+    """The numbers of a .npy file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} must hold an array of numbers as numpy.save writes it: it does not.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise ValueError(f"{file} must hold an array of numbers: got {getattr(array, 'dtype', 'an archive')}.")
+    return array
 
 
 def parse_where(conditions: Iterable[str]) -> dict[str, Any]:

@@ -1,95 +1,62 @@
 """`Index`: unit vectors with stable ids and metadata, nearest-neighbour search, and a folder that keeps them whole.
 
-The face (build, add, remove, search, vectors, save, load) takes and gives vectors, ids and metadata only, never
-positions, so that another engine can stand behind it.
+The face takes and gives vectors, ids and metadata only, never positions, so that another engine can stand behind it.
 """
 
 from __future__ import annotations
 
-import platform
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import faiss
 import numpy as np
-import torch
 
-import mm
-from mm.index import versions
+from mm.index import contents, tuning, versions
+from mm.index.approximate import Approximate
 from mm.index.exact import ExactVectors, unit_vectors
-from mm.index.items import Id, Items, Metadata, Where
+from mm.index.hits import Hits
+from mm.index.items import Id, Items, Metadata, Where, plain_id
+from mm.index.setting import Trial
 
-FORMAT = 1
-FACTORIES = ("exact",)
-VECTORS, ITEMS = "vectors.faiss", "items.sqlite"
+MERGED = 65_536  # items copied together from another index
 
-
-class Hit(NamedTuple):
-    """One answer; `score` is the cosine."""
-
-    id: Id
-    score: float
-    metadata: Metadata
-
-
-@dataclass
-class Hits:
-    """Answers to Q queries, the best first, equal scores in the order in which the items were added.
-
-    Attributes:
-        ids: Q lists of k ids.
-        scores: (Q, k) float32 cosines.
-    """
-
-    ids: list[list[Id]]
-    scores: np.ndarray
-    _keys: np.ndarray = field(repr=False)
-    _items: Items = field(repr=False)
-
-    @cached_property
-    def metadata(self) -> list[list[Metadata]]:
-        """Q lists of k dicts, read when first asked for.
-
-        Raises:
-            LookupError: an answer was removed from the index since.
-        """
-        rows = iter(self._items.metadata(self._keys.ravel().tolist()))
-        return [[next(rows) for _ in ids] for ids in self.ids]
-
-    def rows(self, query: int = 0) -> list[Hit]:
-        """The answers to one query."""
-        return list(map(Hit, self.ids[query], self.scores[query].tolist(), self.metadata[query]))
-
-    def __iter__(self) -> Iterator[list[Hit]]:
-        """The answers to each query."""
-        return (self.rows(query) for query in range(len(self.ids)))
+log = logging.getLogger(__name__)
 
 
 class Index:
-    """Exact search by inner product over unit vectors, which is the cosine; made by `Index.build` or `Index.load`.
+    """Search by inner product over unit vectors, which is the cosine; made by `Index.build` or `Index.load`.
+
+    All vectors are kept as they are, and every score is exact. An approximate index may stand beside them: it proposes
+    candidates, so that of the k best some may be missed, but k come back when k exist. `compact` builds it.
 
     Several modalities may live in one index: metadata key "modality" tells them apart. Several threads may search at
-    once; adding, removing and saving are for one.
+    once; changing and saving are for one.
 
     Attributes:
         dim: D of the vectors.
-        factory: kind of index: "exact".
+        factory: "auto" (exact search up to 100,000 items, above that an approximate index that finds 99 % of the ten
+            best), "exact", or any string of FAISS's index factory, such as "HNSW32,SQ8".
         fingerprint: of the encoders whose vectors these are; "" = not known.
         run: path of the run whose encoders embed queries; "" = none.
+        trials: what `tune` measured last, also on its own at the end of `build`; empty for exact search.
+
+    Raises:
+        ValueError: FAISS has no such index for this width and inner products.
     """
 
-    def __init__(self, dim: int, fingerprint: str = "", run: str = "", factory: str = "exact"):
+    def __init__(self, dim: int, fingerprint: str = "", run: str = "", factory: str = "auto"):
         if dim < 1:
             raise ValueError(f"vectors must have at least one number: got dim {dim}.")
-        if factory not in FACTORIES:
-            raise ValueError(f"factory must be one of {', '.join(FACTORIES)}: got {factory!r}.")
+        self._least_items = tuning.least_items(factory, dim)
         self.dim, self.factory, self.fingerprint, self.run = dim, factory, fingerprint, run
+        self.trials: list[Trial] = []
         self._vectors = ExactVectors(dim)
         self._items = Items()
+        self._approximate: Approximate | None = None
+        self._is_mapped = False
+        self._told = False  # that compact() would build something
         self._saved: dict[Path, str] = {}  # folder -> digest of the version that this index equals or grew from
 
     @classmethod
@@ -102,7 +69,7 @@ class Index:
         modality: str = "",
         fingerprint: str = "",
         run: str = "",
-        factory: str = "exact",
+        factory: str = "auto",
     ) -> Index:
         """Make an index of n vectors; the arguments are those of `add` and of the class.
 
@@ -115,6 +82,7 @@ class Index:
             raise ValueError(f"embeddings must be a matrix (n, D): got shape {shape}.")
         index = cls(shape[1], fingerprint, run, factory)
         index.add(embeddings, ids, metadata, modality=modality)
+        index.compact()
         return index
 
     def __len__(self) -> int:
@@ -129,6 +97,11 @@ class Index:
     def modalities(self) -> dict[str, int]:
         """{modality: number of items}."""
         return self._items.counts("modality")
+
+    @property
+    def built(self) -> str:
+        """The factory that searches are really made with: "exact", or FAISS's string."""
+        return self._approximate.factory if self._approximate else "exact"
 
     def add(
         self, embeddings: Any, ids: Sequence[Id], metadata: Sequence[Metadata] | None = None, *, modality: str = ""
@@ -145,19 +118,12 @@ class Index:
             ValueError: a vector that is not finite, not of unit length or not of width D, an id that is taken, metadata
                 that is not JSON, or lengths that differ; the row is named.
         """
-        vectors = unit_vectors(embeddings, self.dim, "embeddings")  # (n, D)
-        plain = [_plain_id(id_, row) for row, id_ in enumerate(ids)]
-        rows = [{} for _ in plain] if metadata is None else [dict(values) for values in metadata]
-        if not len(vectors) == len(plain) == len(rows):
-            raise ValueError(
-                "embeddings, ids and metadata must be equally many: "
-                f"got {len(vectors)} embeddings, {len(plain)} ids and {len(rows)} metadata."
-            )
+        vectors, plain, rows = self._checked(embeddings, ids, metadata)
         for row, values in enumerate(rows):
             if modality and values.setdefault("modality", modality) != modality:
                 raise ValueError(f"row {row} has metadata modality {values['modality']!r}, but modality={modality!r}.")
         self._items.add(plain, rows)
-        self._vectors.add(vectors)
+        self._append(vectors)
 
     def remove(self, ids: Iterable[Id]) -> None:
         """Take items out: all of them, or none if an id is not there.
@@ -165,9 +131,68 @@ class Index:
         Raises:
             LookupError: an id that is not in the index.
         """
-        positions = np.unique(self._items.positions(map(_plain_id, ids)))
+        self._check_writable()
+        positions = np.unique(self._items.positions(map(plain_id, ids)))
         self._vectors.remove(positions)
         self._items.remove(positions)
+
+    def update(self, embeddings: Any, ids: Sequence[Id], metadata: Sequence[Metadata] | None = None) -> None:
+        """Give items new vectors: all of them, or none if something is wrong. They move to the end of the order.
+
+        Args:
+            embeddings: (n, D) unit vectors.
+            ids: (n,) different ids that are in the index.
+            metadata: (n,) dicts that replace what was known, but for a "modality" they do not give; None = as it was.
+
+        Raises:
+            LookupError: an id that is not in the index.
+            ValueError: what `add` refuses, or an id twice.
+        """
+        vectors, plain, rows = self._checked(embeddings, ids, metadata)
+        positions = self._items.positions(plain)
+        if len(np.unique(positions)) < len(positions):
+            raise ValueError(f"ids must be different: got {len(plain)}, of which {len(set(plain))} are different.")
+        if metadata is not None:
+            known = self._items.metadata(self._items.keys[positions].tolist())
+            modalities = [{key: old[key] for key in ("modality",) if key in old} for old in known]
+            rows = [old | new for old, new in zip(modalities, rows, strict=True)]
+        self._items.renew(positions, None if metadata is None else rows)
+        self._vectors.remove(np.sort(positions))
+        self._append(vectors)
+
+    def merge(self, other: Index) -> None:
+        """Append all items of another index: all of them, or none if an id is in both.
+
+        Raises:
+            ValueError: an id is in both, or the other one has another width or is of other encoders.
+        """
+        self._check_writable()
+        for what, ours, its in (("dim", self.dim, other.dim), ("fingerprint", self.fingerprint, other.fingerprint)):
+            if ours != its:
+                raise ValueError(f"indexes that are merged must have one {what}: got {ours!r} and {its!r}.")
+        ids = other.ids
+        if len(both := self._items.known(ids)):
+            raise ValueError(
+                f"ids must be unique: {self._items.ids[both[0]]!r} is in both indexes, {len(both)} are in all. "
+                "Remove them from one."
+            )
+        for start in range(0, len(ids), MERGED):
+            some = ids[start : start + MERGED]
+            self.add(other.vectors(some), some, other.metadata(some))
+
+    def compact(self) -> None:
+        """Build the approximate index anew, or for the first time: rows of items that are gone no longer take room.
+
+        What "auto" means is decided anew too. Where there are too few items for the factory, a warning says how many
+        it takes, and they are searched exactly.
+
+        Raises:
+            ValueError: FAISS cannot train such an index; its reason is given.
+        """
+        self._check_writable()
+        found = tuning.build(self.factory, self._vectors, self._items.keys)
+        self._approximate, self.trials = found or (None, [])
+        self._told = len(self) >= self._least_items  # where it was not built, it is of no use
 
     def vectors(self, ids: Iterable[Id]) -> np.ndarray:
         """(n, D) float32 unit vectors of items.
@@ -175,7 +200,7 @@ class Index:
         Raises:
             LookupError: an id that is not in the index.
         """
-        return self._vectors.get(self._items.positions(map(_plain_id, ids)))  # (n, D)
+        return self._vectors.get(self._items.positions(map(plain_id, ids)))  # (n, D)
 
     def metadata(self, ids: Iterable[Id]) -> list[Metadata]:
         """Metadata of items.
@@ -183,9 +208,11 @@ class Index:
         Raises:
             LookupError: an id that is not in the index.
         """
-        return self._items.metadata(self._items.keys[self._items.positions(map(_plain_id, ids))].tolist())
+        return self._items.metadata(self._items.keys[self._items.positions(map(plain_id, ids))].tolist())
 
-    def search(self, vectors: Any, k: int, where: Where | None = None, exclude: Iterable[Id] = ()) -> Hits:
+    def search(
+        self, vectors: Any, k: int, where: Where | None = None, exclude: Iterable[Id] = (), exact: bool = False
+    ) -> Hits:
         """The k items nearest to each query, of all that meet the conditions: k come back when k exist.
 
         Args:
@@ -193,6 +220,7 @@ class Index:
             k: answers wanted per query.
             where: {metadata key: value | list or set of values | (low, high)}, see `Items.where`; all must be met.
             exclude: ids that are no answers, such as the query's own; unknown ones are of no effect.
+            exact: leave the approximate index aside.
 
         Raises:
             ValueError: a query that is not finite, not of unit length or not of width D, k below 1, or a key in `where`
@@ -201,15 +229,78 @@ class Index:
         queries = unit_vectors(vectors, self.dim, "queries")  # (Q, D)
         if k < 1:
             raise ValueError(f"k must be at least 1: got {k}.")
-        allowed = None
-        if len(self) and where:
-            allowed = self._items.where(where)  # (m,)
-        unwanted = self._items.known(map(_plain_id, exclude))
-        if len(unwanted):
-            allowed = np.setdiff1d(np.arange(len(self)) if allowed is None else allowed, unwanted)  # (m,)
-        scores, positions = self._vectors.nearest(queries, k, allowed)  # (Q, k), (Q, k)
-        ids = [[self._items.ids[position] for position in row] for row in positions.tolist()]
-        return Hits(ids, scores, self._items.keys[positions], self._items)
+        allowed = self._items.allowed(where, exclude)  # (m,)
+        if self._approximate is None and len(self) >= self._least_items and not self._told:
+            self._told = True
+            log.warning("%d items are searched exactly: compact() builds %s for them", len(self), self.factory)
+        if self._approximate is None or exact:
+            scores, positions = self._vectors.nearest(queries, k, allowed)  # (Q, k), (Q, k)
+        else:
+            scores, positions = self._approximate.nearest(queries, k, allowed, self._vectors, self._items.keys)
+        return Hits.of(self._items, scores, positions)
+
+    def search_range(self, vectors: Any, score: float, where: Where | None = None, exclude: Iterable[Id] = ()) -> Hits:
+        """Every item with at least this cosine to a query, the best first, by exact search.
+
+        Args:
+            vectors: (Q, D) or (D,) unit vectors.
+            score: least cosine, -1..1. Equal vectors have one of 1 give or take 1e-6.
+            where: as in `search`.
+            exclude: as in `search`.
+
+        Raises:
+            ValueError: what `search` refuses, or a score that is no cosine.
+        """
+        queries = unit_vectors(vectors, self.dim, "queries")  # (Q, D)
+        if not -1 <= score <= 1:
+            raise ValueError(f"score must be a cosine, from -1 to 1: got {score}.")
+        found = list(self._vectors.within(queries, score, self._items.allowed(where, exclude)))
+        return Hits.of(self._items, *map(list, zip(*found, strict=True)))
+
+    def recall(self, k: int, queries: Any, self_queries: bool = False) -> float:
+        """Share of the k best answers of exact search that `search` finds; equally good ones count as found.
+
+        Args:
+            k: answers per query.
+            queries: (Q, D) unit vectors, such as are going to be asked.
+            self_queries: take queries that are items, too; they find themselves, which flatters.
+
+        Raises:
+            ValueError: a query is an item, or there are no queries or no items.
+        """
+        vectors = tuning.asked(self._vectors, queries, self_queries)  # (Q, D)
+        sample = tuning.Sample(self._vectors, self._items.keys, vectors, k)
+        return sample.recall(np.asarray(self.search(vectors, k).scores))
+
+    def tune(self, recall: float = 0.95, k: int = 10, queries: Any = None) -> list[Trial]:
+        """Measure ways to ask the approximate index, and set the quickest that reaches a recall@k.
+
+        Args:
+            recall: wanted, in 0..1. If none reaches it, the best is set and a warning says so.
+            k: answers per query.
+            queries: (Q, D) unit vectors like those that are going to be asked, none of them an item; None = vectors of
+                items, each without itself as an answer. These flatter types that are graphs (HNSW); `compact` is free
+                of that, for it leaves its queries out while it builds.
+
+        Returns:
+            The trials that no other beats in both recall and time, the quickest first. `save` keeps them.
+
+        Raises:
+            ValueError: recall or k out of range, a query is an item, or there are no queries or too few items.
+        """
+        if not 0 <= recall <= 1:
+            raise ValueError(f"recall must lie in 0..1: got {recall}.")
+        if k < 1:
+            raise ValueError(f"k must be at least 1: got {k}.")
+        if queries is None and len(self) < 2:
+            raise ValueError(f"an index must have at least 2 items to be tuned without queries: it has {len(self)}.")
+        own = None if queries is not None else tuning.some_of(len(self))  # (Q,)
+        vectors = tuning.asked(self._vectors, queries) if own is None else self._vectors.get(own)  # (Q, D)
+        sample = tuning.Sample(self._vectors, self._items.keys, vectors, k, own=own)
+        if self._approximate is None:
+            return [Trial(1.0, sample.exact_ms(), {})]
+        self.trials, _ = tuning.tune(self._approximate, sample, recall)
+        return self.trials
 
     def save(self, folder: str | Path) -> None:
         """Write a new version into a folder; the one that is there stays loadable until the new one is complete.
@@ -219,11 +310,19 @@ class Index:
             OSError: the disk is full, the folder cannot be written; what is there stays.
         """
         folder = Path(folder).absolute()
-        self._saved[folder] = versions.write(folder, self._write, self._saved.get(folder))
+        all_of_it = contents.Contents(self._vectors, self._items, self._approximate, self.trials)
+        about = {"factory": self.factory, "fingerprint": self.fingerprint, "run": self.run}
+        fill = partial(contents.write, contents=all_of_it, about=about)
+        self._saved[folder] = versions.write(folder, fill, self._saved.get(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Index:
+    def load(cls, folder: str | Path, mmap: bool = False) -> Index:
         """Read an index after checking every file against the digests it was saved with.
+
+        Args:
+            folder: as given to `save`.
+            mmap: leave vectors and metadata in their files, of which what a search needs is then read; such an index
+                cannot be changed.
 
         Raises:
             FileNotFoundError: there is no index.
@@ -231,62 +330,41 @@ class Index:
             ValueError: made by a newer version of mm.
         """
         folder = Path(folder).absolute()
-        index, digest = versions.read(folder, cls._open)
+        index, digest = versions.read(folder, partial(cls._open, mmap=mmap))
         index._saved[folder] = digest
         return index
 
-    def _write(self, folder: Path) -> dict[str, Any]:
-        """Write the files of a version; returns its manifest."""
-        try:
-            self._vectors.save(folder / VECTORS)
-            self._items.save(folder / ITEMS)
-        except (RuntimeError, sqlite3.Error) as error:  # what FAISS and SQLite make of a full disk
-            raise OSError(f"the index cannot be written to {folder}: {error}") from error
-        return {
-            "format": FORMAT,
-            "count": len(self),
-            "dim": self.dim,
-            "metric": "inner_product",
-            "factory": self.factory,
-            "fingerprint": self.fingerprint,
-            "run": self.run,
-            "modalities": self.modalities,
-            "libraries": {
-                "mm": mm.__version__,
-                "faiss": faiss.__version__,
-                "numpy": np.__version__,
-                "torch": str(torch.__version__),
-                "sqlite": sqlite3.sqlite_version,
-                "python": platform.python_version(),
-            },
-        }
-
     @classmethod
-    def _open(cls, folder: Path, manifest: Mapping[str, Any]) -> Index:
+    def _open(cls, folder: Path, manifest: Mapping[str, Any], mmap: bool) -> Index:
         """An index from the files of a version whose digests are right."""
-        if manifest["format"] > FORMAT:
-            raise ValueError(
-                f"{folder} has format {manifest['format']}, this mm {mm.__version__} reads up to {FORMAT}: "
-                f"it was made by mm {manifest['libraries']['mm']}. Install that or a newer one."
-            )
+        found = contents.read(folder, manifest, mmap)
         index = cls(manifest["dim"], manifest["fingerprint"], manifest["run"], manifest["factory"])
-        index._vectors = ExactVectors.load(folder / VECTORS)
-        index._items = Items.load(folder / ITEMS)
-        found = {
-            "count": (manifest["count"], len(index._vectors), len(index._items)),
-            "dim": (manifest["dim"], index._vectors.dim),
-        }
-        for what, numbers in found.items():
-            if len(set(numbers)) > 1:
-                raise versions.IndexDamagedError(
-                    f"{folder}: manifest, vectors and items must agree on the {what}: got {numbers}. {versions.CURE}"
-                )
+        index._vectors, index._items, index._approximate, index.trials = found
+        index._is_mapped = mmap
         return index
 
+    def _append(self, vectors: np.ndarray) -> None:
+        """Append the vectors (n, D) of the n last items."""
+        self._vectors.add(vectors)
+        if self._approximate is not None:
+            self._approximate.add(vectors, self._items.keys[len(self) - len(vectors) :])
 
-def _plain_id(id_: Any, row: int | None = None) -> Id:
-    """A string or an integer of Python's own."""
-    id_ = id_.item() if isinstance(id_, np.generic) else id_
-    if not isinstance(id_, (str, int)) or isinstance(id_, bool):
-        raise ValueError(f"ids must be strings or integers: got {id_!r}" + ("." if row is None else f" in row {row}."))
-    return id_
+    def _checked(
+        self, embeddings: Any, ids: Sequence[Id], metadata: Sequence[Metadata] | None
+    ) -> tuple[np.ndarray, list[Id], list[Metadata]]:
+        """(n, D) unit vectors, n ids and n dicts."""
+        self._check_writable()
+        vectors = unit_vectors(embeddings, self.dim, "embeddings")  # (n, D)
+        plain = [plain_id(id_, row) for row, id_ in enumerate(ids)]
+        rows = [{} for _ in plain] if metadata is None else [dict(values) for values in metadata]
+        if not len(vectors) == len(plain) == len(rows):
+            raise ValueError(
+                "embeddings, ids and metadata must be equally many: "
+                f"got {len(vectors)} embeddings, {len(plain)} ids and {len(rows)} metadata."
+            )
+        return vectors, plain, rows
+
+    def _check_writable(self) -> None:
+        """Refuse to change what is in files."""
+        if self._is_mapped:
+            raise ValueError("an index that was loaded with mmap=True cannot be changed. Load it with mmap=False.")

@@ -56,8 +56,7 @@ def write(folder: Path, fill: Callable[[Path], dict[str, Any]], base: str | None
         IndexConflictError: another process holds the lock, or `base` is no longer the current version.
         OSError: the disk is full, the folder cannot be written, ...
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         current = _pointer(folder)
         if base is not None and current is not None and current[1] != base:
             raise IndexConflictError(
@@ -142,9 +141,20 @@ def _pointer(folder: Path) -> tuple[str, str] | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
-    with (folder / LOCK).open("a") as file:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        IndexConflictError: another process holds it.
+        OSError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / LOCK).open("a")
+    except OSError as error:
+        say = f"{folder} must be a folder that can be written: {error.strerror}. Change that, or save to another one."
+        raise type(error)(error.errno, say) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -12,37 +12,23 @@ autograd keeps one matrix of that size instead of four; these losses have first 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from mm.losses.rows import (
+    FromScores,
+    by_scores,
+    distances_of,
+    never_negatives,
+    paired,
+    partner_scores,
+    partnered,
+    without_relatives,
+)
+
 COLLAPSE_TOLERANCE = 0.01  # relative distance from 2 x margin x batch that still counts as collapsed
-
-
-def belong_together(owner: Tensor, rows: int | None = None) -> Tensor:
-    """Which of the first `rows` rows and which of all rows are views of one thing.
-
-    Args:
-        owner: (B,) or (B, C) int64: two rows belong together when any of the C columns agrees. A negative id agrees
-            with nothing. With C = 2, say, the picture and the sentence: two captions of one picture belong together,
-            and so do two equal captions of different pictures.
-        rows: how many rows to compare with all; None = all.
-
-    Returns:
-        (rows, B) bool; a row always belongs to itself.
-
-    >>> belong_together(torch.tensor([4, 7, 4])).int().tolist()
-    [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
-    """
-    columns = owner[:, None] if owner.dim() == 1 else owner  # (B, C)
-    rows = len(owner) if rows is None else rows
-    same = torch.eye(rows, len(owner), dtype=torch.bool, device=owner.device)  # (rows, B)
-    for column in columns.T:
-        same |= (column[:rows, None] == column) & (column[:rows, None] >= 0)  # (rows, B)
-    return same
 
 
 def hinge(
@@ -67,14 +53,16 @@ def hinge(
     """
     if not 0 <= hardest <= 1:
         raise ValueError(f"hardest is a share between 0 and 1: got {hardest}.")
-    a, b = _paired(a, b, owner)
+    a, b = paired(a, b, owner)
     with torch.autocast(a.device.type, enabled=False):
         with torch.no_grad():
             scores = a @ b.T  # (B, B')
-            scores.masked_fill_(_never_negatives(a, b, owner), float("-inf"))
+            scores.masked_fill_(never_negatives(a, b, owner), float("-inf"))
         if hardest == 1:
             return _hardest_hinge(a, b, scores, margin, both_ways)
-        loss = _sum_of_hinges(a, b, scores, margin, both_ways)
+        with torch.no_grad():
+            parts = open_hinges(scores, partner_scores(a, b), margin, both_ways)
+        loss = FromScores.apply(a, b, *parts)
         if hardest == 0:
             return loss
         return torch.lerp(loss, _hardest_hinge(a, b, scores, margin, both_ways), hardest)
@@ -96,24 +84,23 @@ def triplet(a: Tensor, b: Tensor, owner: Tensor | None, margin: float, both_ways
     Returns:
         Scalar, 0 when no triplet violates the margin.
     """
-    a, b = _paired(a, b, owner)
+    a, b = paired(a, b, owner)
     with torch.autocast(a.device.type, enabled=False):
         with torch.no_grad():
-            smallest = torch.finfo(a.dtype).eps  # the square root has no gradient at 0
-            distances = (a @ b.T).mul_(-2).add_(2).clamp_min_(smallest).sqrt_()  # (B, B')
+            distances = distances_of(a, b)  # (B, B')
             positive = distances.diagonal().clone()  # (B,)
-            negative = ~_never_negatives(a, b, owner)  # (B, B')
+            negative = ~never_negatives(a, b, owner)  # (B, B')
             weights = _shares((distances < positive[:, None] + margin) & negative, a.dtype)  # (B, B')
             times = weights.sum(dim=1)  # (B,) how much each positive weighs
             if both_ways:
-                columns = _shares((_partnered(distances) < positive + margin) & _partnered(negative), a.dtype)  # (B, B)
-                _partnered(weights).add_(columns)
+                columns = _shares((partnered(distances) < positive + margin) & partnered(negative), a.dtype)  # (B, B)
+                partnered(weights).add_(columns)
                 weights /= 2
                 times = (times + columns.sum(dim=0)) / 2  # (B,)
             loss = (positive + margin) @ times - torch.einsum("ij,ij->", weights, distances)
-            weights.diagonal().copy_(-times)
-            weights.div_(distances).masked_fill_(distances**2 <= smallest, 0)  # the distance falls by score / distance
-        return _FromScores.apply(a, b, loss, weights)
+            weights.neg_().diagonal().copy_(times)
+            weights = by_scores(weights, distances)
+        return FromScores.apply(a, b, loss, weights)
 
 
 def info_nce(
@@ -131,22 +118,22 @@ def info_nce(
     Returns:
         Scalar, the mean over the rows; both ways, the mean of the two directions.
     """
-    a, b = _paired(a, b, owner)
+    a, b = paired(a, b, owner)
     with torch.autocast(a.device.type, enabled=False):
         scaled = a * logit_scale  # (B, D)
         with torch.no_grad():
-            logits = _without_relatives(scaled @ b.T, owner)  # (B, B')
+            logits = without_relatives(scaled @ b.T, owner)  # (B, B')
             total = torch.logsumexp(logits, dim=1)  # (B,)
             weights = (logits - total[:, None]).exp_()  # (B, B')
             if both_ways:
-                back = torch.logsumexp(_partnered(logits), dim=0)  # (B,)
-                _partnered(weights).add_((_partnered(logits) - back).exp_())
+                back = torch.logsumexp(partnered(logits), dim=0)  # (B,)
+                partnered(weights).add_((partnered(logits) - back).exp_())
                 weights /= 2
                 total = (total + back) / 2  # (B,)
             loss = (total - logits.diagonal()).mean()
             weights.diagonal().sub_(1)
             weights /= len(a)
-        return _FromScores.apply(scaled, b, loss, weights)
+        return FromScores.apply(scaled, b, loss, weights)
 
 
 def siglip(
@@ -164,12 +151,12 @@ def siglip(
     Returns:
         Scalar: the sum over the pairs, divided by B.
     """
-    a, b = _paired(a, b, owner)
+    a, b = paired(a, b, owner)
     with torch.autocast(a.device.type, enabled=False):
         scaled = a * logit_scale  # (B, D)
-        logits = _without_relatives(scaled @ b.T + logit_bias, owner)  # (B, B')
+        logits = without_relatives(scaled @ b.T + logit_bias, owner)  # (B, B')
         # A negative costs softplus(x), a positive softplus(-x) = softplus(x) - x.
-        positive = _partner_scores(scaled, b) + logit_bias  # (B,)
+        positive = partner_scores(scaled, b) + logit_bias  # (B,)
         return (functional.softplus(logits).sum() - positive.sum()) / len(a)
 
 
@@ -189,50 +176,40 @@ def is_collapsed(loss: float | Sequence[float], batch: int, margin: float) -> bo
     return len(losses) > 0 and all(abs(value - collapsed) <= COLLAPSE_TOLERANCE * collapsed for value in losses)
 
 
-class _FromScores(torch.autograd.Function):
-    """A loss of the scores a @ b.T, given with its gradient by them (B, B')."""
+def open_hinges(scores: Tensor, positive: Tensor, margin: float, both_ways: bool) -> tuple[Tensor, Tensor]:
+    """The sum of all hinges (), and its gradient by the scores (B, B').
 
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, loss: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b, weights)
-        return loss
+    The gradient by a negative is how many of its hinges are open, by a positive minus its open hinges.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, weights = ctx.saved_tensors
-        with torch.autocast(a.device.type, enabled=False):
-            to_a = gradient * (weights @ b) if ctx.needs_input_grad[0] else None  # (B, D)
-            to_b = gradient * (weights.T @ a) if ctx.needs_input_grad[1] else None  # (B', D)
-        return to_a, to_b, None, None
-
-
-def _sum_of_hinges(a: Tensor, b: Tensor, scores: Tensor, margin: float, both_ways: bool) -> Tensor:
-    """Eq. 5. The gradient by a negative is how many of its hinges are open, by a positive minus its open hinges."""
-    with torch.no_grad():
-        bound = _partner_scores(a, b) - margin  # (B,)
-        excess = scores - bound[:, None]  # (B, B')
-        weights = (excess > 0).to(a.dtype)  # (B, B')
-        times = weights.sum(dim=1)  # (B,) how often each positive enters
-        loss = excess.clamp_min_(0).sum()
-        if both_ways:
-            excess = _partnered(scores) - bound  # (B, B)
-            is_open = excess > 0  # (B, B)
-            _partnered(weights).add_(is_open)
-            times += is_open.sum(dim=0)
-            loss += excess.clamp_min_(0).sum()
-        weights.diagonal().sub_(times)
-    return _FromScores.apply(a, b, loss, weights)
+    Args:
+        scores: (B, B'), minus infinity for what is no negative of a row.
+        positive: (B,) scores of the partners.
+        margin: of the score.
+        both_ways: also rank the rows for each of the first B columns.
+    """
+    bound = positive - margin  # (B,)
+    excess = scores - bound[:, None]  # (B, B')
+    weights = (excess > 0).to(scores.dtype)  # (B, B')
+    times = weights.sum(dim=1)  # (B,) how often each positive enters
+    loss = excess.clamp_min_(0).sum()
+    if both_ways:
+        excess = partnered(scores) - bound  # (B, B)
+        is_open = excess > 0  # (B, B)
+        partnered(weights).add_(is_open)
+        times += is_open.sum(dim=0)
+        loss += excess.clamp_min_(0).sum()
+    weights.diagonal().sub_(times)
+    return loss, weights
 
 
 def _hardest_hinge(a: Tensor, b: Tensor, scores: Tensor, margin: float, both_ways: bool) -> Tensor:
     """Eq. 6. Only the chosen pairs are scored with gradient: the backward pass is O(B D), not O(B B' D)."""
-    positive = _partner_scores(a, b)  # (B,)
+    positive = partner_scores(a, b)  # (B,)
     highest, at = scores.max(dim=1)  # (B,), (B,)
-    loss = _violation(_partner_scores(a, b[at]) - positive, highest, margin)
+    loss = _violation(partner_scores(a, b[at]) - positive, highest, margin)
     if both_ways:
-        highest, at = _partnered(scores).max(dim=0)  # (B,), (B,)
-        loss = loss + _violation(_partner_scores(a[at], b) - positive, highest, margin)
+        highest, at = partnered(scores).max(dim=0)  # (B,), (B,)
+        loss = loss + _violation(partner_scores(a[at], b) - positive, highest, margin)
     return loss
 
 
@@ -245,47 +222,3 @@ def _shares(violates: Tensor, dtype: torch.dtype) -> Tensor:
     """Weights of the violating triplets that make their sum a mean; all zero when there are none."""
     weights = violates.to(dtype)
     return weights / weights.sum().clamp_min(1)
-
-
-def _never_negatives(a: Tensor, b: Tensor, owner: Tensor | None) -> Tensor:
-    """(B, B') bool: a row's partner, and the rows it belongs together with."""
-    if owner is None:
-        return torch.eye(len(a), len(b), dtype=torch.bool, device=a.device)  # (B, B')
-    return belong_together(owner, len(a))  # (B, B')
-
-
-def _without_relatives(logits: Tensor, owner: Tensor | None) -> Tensor:
-    """Logits (B, B') with minus infinity, in place, where two rows belong together but are not partners.
-
-    The softmax and the sigmoid of minus infinity are 0, and so is their gradient: autograd need not know.
-    """
-    if owner is not None:
-        with torch.no_grad():
-            logits.masked_fill_(belong_together(owner, len(logits)).fill_diagonal_(False), float("-inf"))
-    return logits
-
-
-def _partner_scores(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) inner products of the rows of `a` with their partners in `b`."""
-    return torch.einsum("bd,bd->b", a, b[: len(a)])  # (B,)
-
-
-def _partnered(matrix: Tensor) -> Tensor:
-    """The columns (B, B) of a (B, B') matrix whose rows in `b` have a partner; no copy, and no view when B' = B."""
-    return matrix if matrix.shape[0] == matrix.shape[1] else matrix[:, : len(matrix)]  # (B, B)
-
-
-def _paired(a: Tensor, b: Tensor, owner: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Check the shapes once; half precision becomes float32."""
-    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or not 1 <= len(a) <= len(b):
-        raise ValueError(
-            "a and b must be matrices of equal width, b with a partner for every row of a, and at least one row: "
-            f"got {tuple(a.shape)} and {tuple(b.shape)}."
-        )
-    if owner is not None and (owner.dim() not in (1, 2) or len(owner) != len(b)):
-        raise ValueError(
-            f"owner must have one row for each row of b: got {tuple(owner.shape)} for {tuple(b.shape)}. "
-            "Gather or extend the owners together with the vectors."
-        )
-    half = (torch.float16, torch.bfloat16)
-    return a.float() if a.dtype in half else a, b.float() if b.dtype in half else b

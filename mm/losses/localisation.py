@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mm.distributed import gather_with_gradient
 from mm.features import masked_mean
-from mm.losses.contrastive import belong_together
+from mm.losses.rows import belong_together
 
 MOST_MB = 256  # of cosines at once, unless told otherwise; some four times that with all that follows from them
 TRI_MAP = (0.65, 0.4)  # cosines above the first are the object, below the second the background (Chen et al. 2021)

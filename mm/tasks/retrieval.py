@@ -1,33 +1,33 @@
 """Retrieval: images, text and sounds in one space, by metric learning.
 
-The settings, the model and its training step; what it reads is in `mm.tasks.retrieval_data`, how it is evaluated in
-`mm.tasks.retrieval_scores`.
+The settings and the training step; the model is in `mm.tasks.retrieval_model`, what it reads in
+`mm.tasks.retrieval_data`, how it is evaluated in `mm.tasks.retrieval_scores`.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mm import data, encoders
-from mm.checks import check_changes
-from mm.config import DataConfig, EncodersConfig, LoopConfig, OptimConfig
+from mm.checks import check_changes, check_idle
+from mm.config import ConfigError, DataConfig, EncodersConfig, LoopConfig, OptimConfig
 from mm.config import load as read_config
-from mm.data import Cache, Entry, Inputs, prepared
-from mm.data.item import Source
 from mm.distributed import init
 from mm.heads import JointEmbedding
-from mm.losses import JointLoss
+from mm.heads.embedding import Form
+from mm.losses import JointLoss, LossConfig, Memory
+from mm.losses.settings import check as check_loss
+from mm.losses.settings import idle as idle_in_loss
 from mm.media import VIEWS
-from mm.modes import in_eval_mode
+from mm.tasks.retrieval_model import Embedded, JointModel
 
 TASK = "retrieval"
 STATE_FILE = "state.json"  # in a checkpoint: what was trained, among others
+CLASSES_FILE = "classes.json"  # in a checkpoint: the classes that its head tells, if it tells any
+FORMS: dict[str, Form] = {"n_pair": "free", "order": "positive"}  # of the vectors that a loss asks for, else unit
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 CHANGEABLE = ("data.*", "encoder.*.cache", "loop.device")  # settings that a finished run may be given anew
@@ -57,15 +57,6 @@ class HeadConfig:
 
 
 @dataclass
-class LossConfig:
-    """Metric-learning loss, summed over the pairs of modalities."""
-
-    name: Literal["info_nce", "siglip", "hinge", "hardest", "triplet"] = "info_nce"  # see mm.losses
-    margin: float = 0.2  # of hinge, hardest and triplet
-    warmup_steps: int = 200  # hardest only: steps of the sum of hinges before
-
-
-@dataclass
 class Retrieval:
     """Everything `scripts/train_retrieval.py` can be told."""
 
@@ -80,125 +71,21 @@ class Retrieval:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
-class Embedded(NamedTuple):
-    """A batch in the joint space."""
-
-    vectors: dict[str, Tensor]  # {modality: (b, E)} unit vectors of the rows that have it
-    logit_scale: Tensor
-    logit_bias: Tensor | None
-
-
-class JointModel(nn.Module):
-    """Encoders of several modalities and the head that puts them into one space.
+def build_model(cfg: Retrieval, sentences: Iterable[str], classes: Sequence[str] = ()) -> JointModel:
+    """The model of a run.
 
     Args:
-        encoders: {modality: encoder}.
-        head: takes the features of each.
-        cached: modalities whose batches hold trunk outputs from a cache, so that only the tail runs.
-        eval_views: fixed crops of a picture whose vectors `embed` averages.
-    """
-
-    def __init__(
-        self,
-        encoders: Mapping[str, encoders.Encoder],
-        head: JointEmbedding,
-        cached: Iterable[str] = (),
-        eval_views: int = 1,
-    ):
-        super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
-        self.head = head
-        self.cached = frozenset(cached)
-        self.eval_views = eval_views
-
-    def forward(self, batch: Mapping[str, Inputs]) -> Embedded:
-        """Everything in a batch -> unit vectors of one space."""
-        vectors = {}
-        for modality, encoder in self.encoders.items():
-            if modality in batch:
-                values, lengths, _ = batch[modality]
-                features = encoder(values, lengths, from_trunk=modality in self.cached)
-                vectors[modality] = self.head.embed(modality, features)
-        # Another process may have what this batch lacks, and waits for this one to take part in the gathering.
-        none = next(iter(vectors.values())).new_zeros(0, self.head.embed_dim)  # (0, E), of the dtype of the others
-        vectors = {modality: vectors.get(modality, none) for modality in self.encoders}
-        return Embedded(vectors, self.head.logit_scale, self.head.logit_bias)
-
-    @torch.no_grad()
-    def embed(
-        self,
-        modality: str,
-        sources: Sequence[Source],
-        *,
-        cache: Cache | None = None,
-        batch_size: int = 64,
-        workers: int = 2,
-    ) -> Tensor:
-        """A list of raw items of one modality -> (n, E) float32 unit vectors on the CPU, in eval mode.
-
-        Args:
-            sources: files, arrays, or sentences.
-            cache: trunk outputs of these sources; they are not decoded then.
-            batch_size: items computed at once.
-            workers: threads that read files ahead.
-
-        Raises:
-            ValueError: a modality that this model was not trained on, or no source.
-            UnreadableError: a damaged file, named.
-        """
-        if not len(sources):
-            raise ValueError(f"there must be at least one {modality} to embed: got none.")
-        device = self.head.logit_scale.device
-        encoder = self.encoder(modality).folded()
-        entries = [Entry(f"{modality} {i}", "", source, {}) for i, source in enumerate(sources)]
-        total = torch.zeros(len(entries), self.head.embed_dim)  # (n, E)
-        with in_eval_mode(self):
-            for view in range(self.eval_views if modality == "image" else 1):
-                parts = []
-                prepare = encoder.prepare if cache is None else cache.row
-                for batch in prepared(entries, prepare, batch_size, workers, view):
-                    lengths = None if batch.lengths is None else batch.lengths.to(device)
-                    features = encoder(batch.values.to(device), lengths, from_trunk=cache is not None)
-                    parts.append(self.head.embed(modality, features).float().cpu())
-                total += torch.cat(parts)
-        return functional.normalize(total, dim=-1)  # (n, E)
-
-    def encoder(self, modality: str) -> encoders.Encoder:
-        """The encoder of a modality.
-
-        Raises:
-            ValueError: a modality that this model was not trained on.
-        """
-        if modality not in self.encoders:
-            raise ValueError(f"this model embeds {', '.join(self.encoders)}: got {modality!r}. Train one that has it.")
-        return cast(encoders.Encoder, self.encoders[modality])
-
-    def fingerprint(self) -> str:
-        """16 hex digits that change with any weight or setting of the encoders or the head."""
-        digest = hashlib.sha256()
-        for modality in self.encoders:
-            digest.update(f"{modality} {self.encoder(modality).fingerprint()}".encode())
-        for name, value in self.head.state_dict().items():
-            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def unknown_words(self, text: str) -> list[str]:
-        """The words of a sentence that the text encoder has never seen."""
-        return cast(Any, self.encoder("text")).unknown_words(text)
-
-    def nearest_words(self, word: str) -> list[str]:
-        """Words that the text encoder knows and that look like one that it does not."""
-        vocabulary = getattr(self.encoder("text"), "vocabulary", None)  # a transformers tokenizer has word pieces
-        return vocabulary.nearest(word) if vocabulary else []
-
-
-def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
-    """The model of a run; the vocabulary is made of the training sentences alone.
+        cfg: its settings.
+        sentences: of the training split, of which alone the vocabulary is made.
+        classes: of the training split, see `mm.tasks.retrieval_data.classes_of`.
 
     Raises:
-        ValueError: an unknown modality or encoder, fewer than two modalities, a cache of an encoder that trains, crops
-            that there are not, or a sample rate that the embedded world does not have.
+        ConfigError: a setting of the loss out of its range or without effect, a loss of classes where there are none,
+            or a cache of an encoder that trains.
+        ValueError: an unknown modality or encoder, fewer than two modalities, crops that there are not, or a sample
+            rate that the embedded world does not have.
     """
+    check(cfg)
     unknown = [m for m in cfg.modalities if m not in data.MODALITIES]
     if unknown or len(set(cfg.modalities)) < 2:
         raise ValueError(f"modalities must be two or more of {', '.join(data.MODALITIES)}: got {cfg.modalities}.")
@@ -208,17 +95,22 @@ def build_model(cfg: Retrieval, sentences: Iterable[str]) -> JointModel:
         )
     if "audio" in cfg.modalities:
         data.check_sample_rate(cfg.data.name, cfg.encoder.audio.sample_rate)
+    if cfg.loss.name == "cosine_semantic" and not classes:
+        raise ConfigError(
+            'loss.name=cosine_semantic learns classes beside pairs: no training item has one, as meta["class"]. Name a '
+            "data set that has them, such as recipe1m or a table with a column `class`, or choose another loss."
+        )
     towers = {modality: encoders.by_settings(modality, cfg.encoder, sentences) for modality in cfg.modalities}
-    return joint_model(towers, cfg)
+    return joint_model(towers, cfg, classes)
 
 
-def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> JointModel:
+def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval, classes: Sequence[str] = ()) -> JointModel:
     """Encoders under the head that the settings ask for.
 
     Raises:
         ConfigError: a cache of an encoder of which nothing is frozen.
     """
-    cached = encoders.cached_modalities(cfg.encoder, towers)
+    classes = classes if cfg.loss.name == "cosine_semantic" else ()
     head = JointEmbedding(
         {modality: (encoder.dim, encoder.vector_dim) for modality, encoder in towers.items()},
         embed_dim=cfg.head.embed_dim,
@@ -228,8 +120,44 @@ def joint_model(towers: Mapping[str, encoders.Encoder], cfg: Retrieval) -> Joint
         dropout=cfg.head.dropout,
         temperature=cfg.head.temperature,
         bias=SIGLIP_BIAS if cfg.loss.name == "siglip" else None,
+        form=FORMS.get(cfg.loss.name, "unit"),
+        classes=len(classes),
     )
-    return JointModel(towers, head, cached, cfg.data.eval_views)
+    cached = encoders.cached_modalities(cfg.encoder, towers)
+    return JointModel(towers, head, cached, cfg.data.eval_views, classes, cfg.loss.chunk, cfg.loss.memory)
+
+
+def check(cfg: Retrieval) -> None:
+    """Reject settings of the loss that are out of their range, that this one does not read, or that do not fit.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    check_loss(cfg.loss)
+    check_idle(cfg, idle(cfg))
+    if cfg.loss.chunk and cfg.loop.compile:
+        raise ConfigError(
+            f"loss.chunk={cfg.loss.chunk} computes each chunk twice, which a compiled model would do with other random "
+            "numbers: loop.compile does not go with it. Leave out one of them."
+        )
+
+
+def idle(cfg: Retrieval) -> list[str]:
+    """The settings that the chosen loss does not read."""
+    return [f"loss.{name}" for name in idle_in_loss(cfg.loss)]
+
+
+def check_indexable(cfg: Retrieval) -> None:
+    """Reject an index of vectors that are not compared by the cosine.
+
+    Raises:
+        ConfigError: the run ranks by the score of order embeddings.
+    """
+    if cfg.loss.name == "order":
+        raise ConfigError(
+            "an index finds by the cosine: a run of loss.name=order ranks by how far one vector is from being below "
+            "another (mm.losses.order_scores), which no index here searches. Train with another loss for an index."
+        )
 
 
 def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Retrieval]:
@@ -255,23 +183,31 @@ def load(run: str | Path, settings: Sequence[str] = ()) -> tuple[JointModel, Ret
             "or use the scripts of the other task."
         )
     cfg = read_config(Retrieval, ["--config", str(folder / "config.yaml"), *settings])
-    model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg)
+    told = folder / CLASSES_FILE
+    classes = encoders.read_json(told)["classes"] if told.is_file() else ()
+    model = joint_model({modality: towers[modality] for modality in cfg.modalities}, cfg, classes)
     encoders.fill(model, folder)
+    model.memory.clear()  # of training alone
     return model.to(init(cfg.loop.device)).eval(), cfg
 
 
-def description(model: JointModel) -> dict:
-    """What every checkpoint holds beside the weights, so that `mm.encoders.load` can read the encoders alone."""
-    return {
-        encoders.DESCRIPTION_FILE: encoders.describe({modality: model.encoder(modality) for modality in model.encoders})
-    }
+def description(model: JointModel) -> dict[str, Any]:
+    """What every checkpoint holds beside the weights: how to build the encoders, and the classes that it tells."""
+    towers = {modality: model.encoder(modality) for modality in model.encoders}
+    classes = {CLASSES_FILE: {"classes": model.classes}} if model.classes else {}
+    return {encoders.DESCRIPTION_FILE: encoders.describe(towers), **classes}
 
 
 class Objective:
-    """The training step of a run: the loss of every pair of modalities that a batch has."""
+    """The training step of a run: the loss of every pair of modalities that a batch has.
 
-    def __init__(self, loss: LossConfig):
-        self.loss = JointLoss(loss.name, loss.margin, loss.warmup_steps)
+    Args:
+        loss: which.
+        memory: of the model, if the loss has one.
+    """
+
+    def __init__(self, loss: LossConfig, memory: Mapping[str, Memory] | None = None):
+        self.loss = JointLoss(loss, memory)
 
     def __call__(self, model: nn.Module, batch: dict, step: int) -> dict[str, Tensor]:
         """{"image_text_loss": (), ...}, which the loop adds up."""
@@ -280,4 +216,5 @@ class Objective:
         rows = {modality: batch[modality].rows if modality in batch else none for modality in embedded.vectors}
         free = embedded.logit_scale.exp()
         scale = free + (free.clamp(max=MAX_LOGIT_SCALE) - free).detach()  # a bound that lets the gradient back through
-        return self.loss(embedded.vectors, rows, batch["owner"], scale, embedded.logit_bias, step)
+        told = embedded.class_logits, batch.get("target")
+        return self.loss(embedded.vectors, rows, batch["owner"], scale, embedded.logit_bias, step, *told)

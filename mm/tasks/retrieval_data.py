@@ -3,13 +3,19 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from mm import data
 from mm.data import Batches, Cache, Item, Pairs, gallery, readable
 from mm.data.item import Source
 from mm.data.synthetic import Scenes
 from mm.distributed import rank, world_size
-from mm.tasks.retrieval import JointModel, Retrieval
+from mm.losses.pairs import UNKNOWN
+from mm.tasks.retrieval import Retrieval
+from mm.tasks.retrieval_model import JointModel
 from mm.vocabulary import tokenize
 
 log = logging.getLogger(__name__)
@@ -24,6 +30,24 @@ def word_counts(items: Sequence[Item], min_count: int) -> dict[str, int]:
 def sources(cfg: Retrieval, split: str, modality: str) -> dict[str, Source]:
     """{id of an entry: its picture, sentence or sound} of a split, to show what an index found where it is no file."""
     return {entry.id: entry.source for entry in gallery(data.load(cfg.data, split, cfg.seed), modality)}
+
+
+def classes_of(items: Sequence[Item], cfg: Retrieval) -> list[str]:
+    """The classes of a training split, sorted, where the loss learns them: what items have as `meta["class"]`."""
+    if cfg.loss.name != "cosine_semantic" or isinstance(items, Scenes):  # which have none, and are drawn when asked for
+        return []
+    return sorted({name for item in items if (name := class_name(item)) is not None})
+
+
+def class_name(item: Item) -> str | None:
+    """The class of an item, as text; None where it is not known: nothing, an empty cell or -1."""
+    name = item.meta.get("class")
+    return None if name in (None, "", UNKNOWN, str(UNKNOWN)) else str(name)
+
+
+def class_number(numbers: dict[str, int], item: Item) -> Tensor:
+    """() int64 of an item's class, by which the head knows it."""
+    return torch.tensor(numbers.get(class_name(item) or "", UNKNOWN))
 
 
 def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> Batches:
@@ -42,6 +66,7 @@ def training_batches(model: JointModel, items: Sequence[Item], cfg: Retrieval) -
         cfg.seed,
         views=cfg.data.views,
         cache=caches(model, items, cfg, cfg.data.views),
+        target=partial(class_number, {name: k for k, name in enumerate(model.classes)}) if model.classes else None,
     )
     return Batches(pairs, cfg.data.batch_size, cfg.seed, cfg.data.workers, rank(), world_size())
 

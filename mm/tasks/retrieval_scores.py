@@ -10,10 +10,14 @@ from torch.nn import functional
 
 from mm.data import Entry, Item, gallery
 from mm.data.synthetic import Scenes, analogies, bag_of_words_scores, perfect_decoder_scores
+from mm.losses import order_scores
+from mm.losses.order import specific_first
 from mm.metrics import analogy_recall
 from mm.metrics import retrieval as metrics
-from mm.tasks.retrieval import JointModel, Retrieval
+from mm.metrics.ranking import checked
+from mm.tasks.retrieval import Retrieval
 from mm.tasks.retrieval_data import caches
+from mm.tasks.retrieval_model import JointModel
 
 
 def evaluated(items: Sequence[Item], cfg: Retrieval) -> Sequence[Item]:
@@ -81,7 +85,28 @@ def evaluate(model: JointModel, items: Sequence[Item], cfg: Retrieval) -> dict[s
     """The metrics of a split, without controls: what training watches."""
     vectors, entries = embed_items(model, items, cfg)
     owners = {modality: [e.owner for e in entries[modality]] for modality in entries}
-    return metrics.evaluate(vectors, owners, cfg.data.eval_folds)
+    return measured(vectors, owners, cfg)
+
+
+def measured(vectors: Mapping[str, Tensor], owners: metrics.Owners, cfg: Retrieval) -> dict[str, float]:
+    """`mm.metrics.evaluate` by the score that the run was trained for: the cosine, or that of order embeddings.
+
+    The latter is a matrix of all pairs, held whole, for it is no product of vectors.
+    """
+    if cfg.loss.name != "order":
+        return metrics.evaluate(vectors, owners, cfg.data.eval_folds)
+    checked(vectors, owners)
+    found: dict[str, float] = {}
+    for pair in itertools.combinations(vectors, 2):
+        specific, abstract = specific_first(*pair)
+        scores = order_scores(vectors[specific].float(), vectors[abstract].float())  # (n, m)
+        if scores.shape[0] < scores.shape[1]:  # to the metrics each row is a vector, whose product with these is itself
+            both = {specific: torch.eye(scores.shape[0]), abstract: scores.T}
+        else:
+            both = {specific: scores, abstract: torch.eye(scores.shape[1])}
+        ordered = {modality: both[modality] for modality in pair}
+        found |= without_sum(metrics.evaluate(ordered, {m: owners[m] for m in pair}, cfg.data.eval_folds))
+    return found | {"rsum": sum(value for name, value in found.items() if "_R@" in name)}
 
 
 def score(
@@ -105,14 +130,14 @@ def score(
     constant = {modality: torch.ones_like(v) / v.shape[1] ** 0.5 for modality, v in vectors.items()}
     controls = {
         "chance": metrics.chance(owners, folds),
-        "shuffled_pairs": metrics.evaluate(vectors, shuffled, folds),
-        "constant_embeddings": metrics.evaluate(constant, owners, folds),
+        "shuffled_pairs": measured(vectors, shuffled, cfg),
+        "constant_embeddings": measured(constant, owners, cfg),
     }
-    results = metrics.evaluate(vectors, owners, folds) | score_together(vectors, owners, folds)
+    results = measured(vectors, owners, cfg) | score_together(vectors, owners, cfg)
     if isinstance(items, Scenes):
         controls |= ceilings(items, folds)
         one_model = vectors["image"].shape[1] == model.head.embed_dim if "image" in vectors else False
-        if one_model and "text" in vectors:  # an ensemble has no vector for a word
+        if one_model and "text" in vectors and cfg.loss.name != "order":  # an ensemble has no vector for a word
             analogy, alone = score_analogies(model, items, vectors["image"])
             results, controls = results | analogy, controls | alone
     return results, controls
@@ -136,7 +161,7 @@ def ceilings(scenes: Scenes, folds: int = 1) -> dict[str, dict[str, float]]:
 
 
 def score_together(
-    vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[str]], folds: int = 1
+    vectors: Mapping[str, Tensor], owners: Mapping[str, Sequence[str]], cfg: Retrieval
 ) -> dict[str, float]:
     """What each of two modalities adds when both are given: `image+audio_to_text_R@1`; compare the single ones.
 
@@ -154,7 +179,7 @@ def score_together(
         name, joined = f"{first}+{second}", functional.normalize(vectors[many] + partners, dim=-1)  # (n, E)
         for other in others:
             both = {name: owners[many], other: owners[other]}
-            scores = metrics.evaluate({name: joined, other: vectors[other]}, both, folds)
+            scores = measured({name: joined, other: vectors[other]}, both, cfg)
             found |= {key: value for key, value in without_sum(scores).items() if key.startswith(name)}
     return found
 
@@ -189,15 +214,24 @@ def score_analogies(model: JointModel, scenes: Scenes, images: Tensor) -> tuple[
 
 
 def examples(
-    vectors: Mapping[str, Tensor], entries: Mapping[str, Sequence[Entry]], seed: int, queries: int = 2, k: int = 6
+    vectors: Mapping[str, Tensor], entries: Mapping[str, Sequence[Entry]], cfg: Retrieval, queries: int = 2, k: int = 6
 ) -> list[tuple[Entry, str, list[tuple[Entry, str, float]]]]:
-    """Random queries of every direction and their k nearest: (query, its modality, [(answer, modality, cosine)])."""
-    generator = np.random.default_rng(seed)
+    """Random queries of every direction and their k nearest: (query, its modality, [(answer, modality, score)])."""
+    generator = np.random.default_rng(cfg.seed)
     rows = []
     for first, second in itertools.permutations(vectors, 2):
         for row in generator.choice(len(entries[first]), min(queries, len(entries[first])), replace=False):
-            cosines = vectors[second] @ vectors[first][row]  # (n,)
-            best = cosines.topk(min(k, len(cosines)))
+            scores = similarities(first, vectors[first][row], second, vectors[second], cfg)  # (n,)
+            best = scores.topk(min(k, len(scores)))
             answers = [(entries[second][i], second, c) for i, c in zip(best.indices, best.values.tolist(), strict=True)]
             rows.append((entries[first][row], first, answers))
     return rows
+
+
+def similarities(modality: str, query: Tensor, other: str, gallery: Tensor, cfg: Retrieval) -> Tensor:
+    """(n,) by what a run ranks the items (n, E) of another modality for one query (E,)."""
+    if cfg.loss.name != "order":
+        return gallery @ query  # (n,)
+    if specific_first(modality, other)[0] == modality:
+        return order_scores(query[None], gallery)[0]  # (n,)
+    return order_scores(gallery, query[None])[:, 0]  # (n,)

@@ -1,4 +1,4 @@
-"""Signals, ranks, losses, the training loop, the index, and embedding whole folders."""
+"""Signals, ranks, the training loop, the index, and embedding whole folders."""
 
 import copy
 import itertools
@@ -6,7 +6,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from benchmarks.result import STATUS, Result, alternate, extra_memory_mb, in_own_process
 from mm.config import LoopConfig, OptimConfig
@@ -26,7 +25,6 @@ from mm.engine import Stream, fit
 from mm.engine.optim import build_optimiser
 from mm.features import Features
 from mm.index import Index
-from mm.losses import hinge, info_nce
 from mm.metrics import ranks
 from mm.signal import FLOOR, Stft, log_mel
 from mm.tasks.retrieval import LossConfig, Objective, Retrieval, build_model
@@ -139,35 +137,6 @@ def bench_loop(batch_size: int = 32, steps: int = 24) -> Iterator[Result]:
     times = [statistics.median(each[steps // 4 :]) for each in (ours, bare)]
     setting = f"fit with a log line at every step; the bare step of small_cnn + gru, batch {batch_size}"
     yield Result("loop", "CPU s", *times, OVERHEAD, {"difference of the weights": (apart, 0)}, setting)
-
-
-def bench_losses(batch_size: int = 2048, dim: int = 256, repeats: int = 5) -> Iterator[Result]:
-    """Losses with their gradients against the formula written down with autograd."""
-    a, b = (torch.from_numpy(unit_rows(batch_size, dim, seed)).requires_grad_() for seed in (0, 1))
-
-    def masked_max() -> Tensor:
-        scores = a @ b.T  # (B, B)
-        positive, own = scores.diagonal(), torch.eye(batch_size, dtype=torch.bool)
-        rows = (0.2 + scores - positive[:, None]).clamp_min(0).masked_fill(own, 0).amax(dim=1)  # (B,)
-        columns = (0.2 + scores - positive).clamp_min(0).masked_fill(own, 0).amax(dim=0)  # (B,)
-        return rows.sum() + columns.sum()
-
-    def cross_entropies() -> Tensor:
-        logits, target = 20 * a @ b.T, torch.arange(batch_size)  # (B, B), (B,)
-        return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-
-    def with_gradient(loss: Callable[[], Tensor]) -> list[Tensor]:
-        value = loss()
-        return [value.detach(), *torch.autograd.grad(value, (a, b))]
-
-    for name, goal, ours, plain in (
-        ("hardest negative", 2.0, lambda: hinge(a, b, None, 0.2, hardest=True), masked_max),
-        ("InfoNCE", 1.0, lambda: info_nce(a, b, 20.0), cross_entropies),
-    ):
-        cpu, _, results = alternate(repeats, partial(with_gradient, ours), partial(with_gradient, plain))
-        apart = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(*results, strict=True))
-        setting = f"batch {batch_size}, D = {dim}, with gradient; {plain.__name__.replace('_', ' ')} by autograd"
-        yield Result(name, "CPU s", *cpu, goal, {"relative difference": (apart, 1e-5)}, setting)
 
 
 def bench_index(queries: int = 1000, items: int = 100_000, dim: int = 256, k: int = 10) -> Iterator[Result]:

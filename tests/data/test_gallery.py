@@ -49,10 +49,19 @@ def test_a_folder_is_listed_in_order(tmp_path, jpeg, sound):
     for name in ("b.jpg", "sub/a.JPEG", "a.png"):
         jpeg(tmp_path / name)
     sound(tmp_path / "s" / "x.wav")
+    jpeg(tmp_path / "a.b" / "c.jpg")
+    jpeg(tmp_path / "b.jpg.d" / "e.jpg")
+    (tmp_path / "sub" / "again").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "link.webp").symlink_to(tmp_path / "b.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "notes.txt").write_text("no picture")
     entries = folder(tmp_path, "image")
-    assert [entry.id for entry in entries] == ["a.png", "b.jpg", "sub/a.JPEG"]
-    assert entries[2].source == tmp_path / "sub" / "a.JPEG" and entries[2].meta == {"path": str(entries[2].source)}
+    pictures = {".jpg", ".jpeg", ".png", ".webp"}
+    expected = sorted(p for p in tmp_path.rglob("*") if p.suffix.lower() in pictures and p.is_file())
+    assert [entry.source for entry in entries] == expected and len(expected) == 6
+    assert [entry.id for entry in entries] == [p.relative_to(tmp_path).as_posix() for p in expected]
+    assert entries[5].source == tmp_path / "sub" / "a.JPEG" and entries[5].meta == {"path": str(entries[5].source)}
     assert [entry.id for entry in folder(tmp_path, "audio")] == ["s/x.wav"]
     with pytest.raises(FileNotFoundError, match=r"holds no audio file: looked for .*\.wav"):
         folder(tmp_path / "sub", "audio")
@@ -90,10 +99,11 @@ def test_damage_is_named_or_listed(tmp_path, jpeg, prepare, workers):
     entries = folder(tmp_path, "image")
     with pytest.raises(UnreadableError, match=r"2\.jpg"):
         list(prepared(entries, prepare["image"], 2, workers))
-    bad = []
-    batches = list(prepared(entries, prepare["image"], 2, workers, bad=bad))
+    bad = {}
+    left_out = lambda entry, reason: bad.update({entry.id: reason})  # noqa: E731
+    batches = list(prepared(entries, prepare["image"], 2, workers, bad=left_out))
     assert [[entry.id for entry in batch.entries] for batch in batches] == [["0.jpg", "1.jpg"], ["4.jpg", "5.jpg"]]
-    assert len(bad) == 3 and all(f"{k}.jpg" in line for k, line in zip((2, 3, 6), bad, strict=True))
+    assert list(bad) == ["2.jpg", "3.jpg", "6.jpg"] and all(name in reason for name, reason in bad.items())
 
 
 def test_threads_read_ahead_but_not_without_end():

@@ -17,7 +17,7 @@ def test_unknown_names_come_with_the_nearest():
         load(DataConfig(), "tests")
 
 
-@pytest.mark.parametrize("name", sorted(set(READERS) - {"synthetic", "table"}))
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"mixed", "shards", "synthetic", "table"}))
 def test_a_set_that_is_not_there_says_where_to_look(name, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=re.escape(str(tmp_path)) + r".* must hold .* not found\. docs/data\.md"

@@ -12,11 +12,12 @@ def features(lengths: list[int], columns: int, dim: int = 8, vector_dim: int = 6
     return Features(map, mask, torch.randn(len(lengths), vector_dim, generator=generator), (columns,))
 
 
-def head(pool: str = "attention") -> JointEmbedding:
+def head(pool: str = "attention", **options) -> JointEmbedding:
     torch.manual_seed(0)
     inputs = {"image": (8, 6), "text": (8, 6)}
     pools = dict.fromkeys(inputs, pool)
-    return JointEmbedding(inputs, embed_dim=16, pool=pools, heads=4, head_dim=3, dropout=0.5, temperature=0.07).eval()
+    options = {"embed_dim": 16, "heads": 4, "head_dim": 3, "dropout": 0.5, "temperature": 0.07, **options}
+    return JointEmbedding(inputs, pool=pools, **options).eval()
 
 
 def test_attention_pool_equals_a_loop_over_inputs_heads_and_places() -> None:
@@ -92,12 +93,31 @@ def test_vectors_are_unit_under_autocast() -> None:
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2), rtol=1e-5, atol=1e-5)
 
 
+def test_the_forms_of_a_vector() -> None:
+    given = features([4, 3], columns=4)
+    unit, positive, free = (head(form=form).embed("image", given) for form in ("unit", "positive", "free"))
+    torch.testing.assert_close(positive, unit.abs())
+    assert (unit < 0).any()
+    torch.testing.assert_close(free / free.norm(dim=1, keepdim=True), unit)
+    assert ((free.norm(dim=1) - 1).abs() > 0.1).all()
+
+
+def test_one_linear_map_tells_the_classes_from_every_modality() -> None:
+    model, given = head(classes=3), features([4, 3], columns=4)
+    vectors = model({"image": given, "text": given})
+    logits = model.class_logits(vectors)
+    for modality, own in vectors.items():
+        torch.testing.assert_close(logits[modality], own @ model.classify.weight.T + model.classify.bias)
+    assert head().class_logits(vectors) == {} and head().classify is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"pool": {"image": "mean"}}, "pool must be 'vector' or 'attention'"),
         ({"heads": 3}, "heads must be a square number"),
+        ({"form": "round"}, "the form of vectors must be one of unit, positive, free: got 'round'"),
     ],
 )
 def test_rejected_settings(change: dict, message: str) -> None:

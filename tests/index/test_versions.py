@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -20,10 +22,15 @@ def unit(rows, dim=8, seed=0):
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def small_index(rows=20, seed=0):
+def small_index(rows=20, seed=0, factory="exact"):
     ids = [f"ü {i}" if i % 2 else i for i in range(rows)]
     metadata = [{"text": f"“quoted” \\ {i}", "n": i} for i in range(rows)]
-    return Index.build(unit(rows, seed=seed), ids, metadata, modality="text", fingerprint="abc", run="runs/x")
+    about = {"modality": "text", "fingerprint": "abc", "run": "runs/x", "factory": factory}
+    return Index.build(unit(rows, seed=seed), ids, metadata, **about)
+
+
+TYPES = {"exact": 20, "HNSW8": 60, "IVF2,SQ8": 100}  # and how many items to build one of
+every_type = pytest.mark.parametrize("factory", TYPES)
 
 
 def files(folder):
@@ -52,15 +59,41 @@ def test_what_is_loaded_equals_what_was_saved_and_can_be_changed_and_saved_again
 def test_the_manifest_says_what_the_index_is(tmp_path):
     small_index().save(tmp_path)
     manifest = json.loads((tmp_path / "v00000001" / "manifest.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["count"] == 20
     assert manifest["dim"] == 8
     assert (manifest["metric"], manifest["factory"]) == ("inner_product", "exact")
     assert (manifest["fingerprint"], manifest["run"]) == ("abc", "runs/x")
     assert manifest["modalities"] == {"text": 20}
+    assert manifest["search"] is None
     assert set(manifest["files"]) == {"vectors.faiss", "items.sqlite"}
     assert {"mm", "faiss", "numpy", "torch"} <= set(manifest["libraries"])
     assert b"pickle" not in b"".join(path.read_bytes() for path in files(tmp_path))
+
+
+def test_the_manifest_says_how_the_index_is_searched(tmp_path):
+    index = small_index(60, factory="HNSW8")
+    index.save(tmp_path)
+    manifest = json.loads((tmp_path / "v00000001" / "manifest.json").read_text())
+    assert manifest["factory"] == manifest["search"]["factory"] == "HNSW8"
+    assert manifest["search"]["rows"] == 60
+    assert manifest["search"]["setting"]["effort"] >= 16
+    assert [set(trial) for trial in manifest["search"]["trials"]] == [{"recall", "ms", "parameters"}] * len(
+        index.trials
+    )
+    assert set(manifest["files"]) == {"vectors.faiss", "items.sqlite", "search.faiss", "rows.npy"}
+
+
+def test_an_index_of_the_first_format_is_read(tmp_path):
+    small_index().save(tmp_path)
+    manifest = json.loads((tmp_path / "v00000001" / "manifest.json").read_text())
+    del manifest["search"]
+    write_manifest(tmp_path, manifest | {"format": 1, "factory": "exact"})
+    index = Index.load(tmp_path)
+    assert (index.built, len(index)) == ("exact", 20)
+    assert index.search(unit(20)[[3]], 1).ids == [["ü 3"]]
+    index.save(tmp_path)
+    assert json.loads((tmp_path / "v00000002" / "manifest.json").read_text())["format"] == 2
 
 
 def test_an_empty_index_survives_saving(tmp_path):
@@ -71,10 +104,12 @@ def test_an_empty_index_survives_saving(tmp_path):
     assert index.search(unit(1, 5), 2).ids[0][0] == "a"
 
 
-def test_any_flipped_bit_in_any_file_is_an_error_that_names_it(tmp_path):
-    small_index().save(tmp_path)
+@every_type
+def test_any_flipped_bit_in_any_file_is_an_error_that_names_it(tmp_path, factory):
+    index = small_index(TYPES[factory], factory=factory)
+    index.save(tmp_path)
     generator = np.random.default_rng(0)
-    assert len(files(tmp_path)) == 4
+    assert len(files(tmp_path)) == (4 if factory == "exact" else 6) and index.built == factory
     for path in files(tmp_path):
         whole = path.read_bytes()
         bits = 8 * len(whole)
@@ -83,20 +118,24 @@ def test_any_flipped_bit_in_any_file_is_an_error_that_names_it(tmp_path):
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(damaged)
             with pytest.raises(IndexDamagedError, match="build the index again") as caught:
-                Index.load(tmp_path)
+                Index.load(tmp_path, mmap=bit % 2 == 0)
             assert path.name in str(caught.value) or path.name == "current"
         path.write_bytes(whole)
-    assert len(Index.load(tmp_path)) == 20
+    assert len(Index.load(tmp_path)) == TYPES[factory]
 
 
-def test_truncated_and_missing_files_are_errors_that_name_them(tmp_path):
-    small_index().save(tmp_path)
+@every_type
+def test_truncated_and_missing_files_are_errors_that_name_them(tmp_path, factory):
+    small_index(TYPES[factory], factory=factory).save(tmp_path)
     for path in files(tmp_path):
         whole = path.read_bytes()
         for length in (0, 1, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:length])
             with pytest.raises(IndexDamagedError, match=path.name):
                 Index.load(tmp_path)
+        path.write_bytes(whole + b"x")
+        with pytest.raises(IndexDamagedError, match=path.name):
+            Index.load(tmp_path)
         path.unlink()
         expected = FileNotFoundError if path.name == "current" else IndexDamagedError
         with pytest.raises(expected, match=path.name):
@@ -130,14 +169,35 @@ def test_files_of_two_indexes_do_not_mix(tmp_path, name):
         Index.load(tmp_path / "a")
 
 
+def test_a_search_index_of_other_items_is_refused(tmp_path):
+    index = small_index(60, factory="HNSW8")
+    index.save(tmp_path / "a")
+    small_index(61, factory="HNSW8").save(tmp_path / "b")
+    of_a, of_b = (tmp_path / name / "v00000001" for name in "ab")
+    for name in ("search.faiss", "rows.npy"):
+        whole = (of_a / name).read_bytes()
+        shutil.copy(of_b / name, of_a / name)
+        sign(tmp_path / "a")
+        with pytest.raises(IndexDamagedError, match=r"must agree on the rows: got \(60, 6[01], 6[01]\)"):
+            Index.load(tmp_path / "a")
+        (of_a / name).write_bytes(whole)
+    np.save(of_a / "rows.npy", np.arange(1, 61))
+    sign(tmp_path / "a")
+    with pytest.raises(IndexDamagedError, match="every item must be in the search index: 1 of 60 are not"):
+        Index.load(tmp_path / "a")
+
+
 def test_a_manifest_of_another_dimension_or_a_newer_format_is_refused(tmp_path):
     small_index().save(tmp_path)
     manifest = json.loads((tmp_path / "v00000001" / "manifest.json").read_text())
     write_manifest(tmp_path, manifest | {"dim": 9})
     with pytest.raises(IndexDamagedError, match=r"must agree on the dim: got \(9, 8\)"):
         Index.load(tmp_path)
-    write_manifest(tmp_path, manifest | {"format": 2})
-    with pytest.raises(ValueError, match=r"has format 2, this mm .* reads up to 1"):
+    write_manifest(tmp_path, manifest | {"metric": "l2"})
+    with pytest.raises(IndexDamagedError, match="must agree on the metric"):
+        Index.load(tmp_path)
+    write_manifest(tmp_path, manifest | {"format": 3})
+    with pytest.raises(ValueError, match=r"has format 3, this mm .* reads up to 2.* Install that or a newer one"):
         Index.load(tmp_path)
 
 
@@ -196,19 +256,114 @@ def test_a_reader_that_is_overtaken_by_a_writer_reads_again(tmp_path):
     assert data == (tmp_path / "v00000002" / "vectors.faiss").read_bytes()
 
 
-def test_a_full_disk_leaves_the_old_index(tmp_path):
+@every_type
+def test_readers_are_never_disturbed_by_a_writer(tmp_path, factory):
+    """Each sees one whole version, however often that is replaced while it reads."""
+    index = small_index(TYPES[factory], factory=factory)
+    index.save(tmp_path)
+    seen, wrong, done = set(), [], threading.Event()
+
+    def read(mmap):
+        while not done.is_set():
+            loaded = Index.load(tmp_path, mmap=mmap)
+            more = len(loaded) - TYPES[factory]
+            answers = loaded.search(unit(more, seed=9), 1, exact=True).ids if more else []
+            if answers != [[f"more {row}"] for row in range(more)]:
+                wrong.append(answers)
+            seen.add(more)
+
+    readers = [threading.Thread(target=read, args=(number == 0,)) for number in range(2)]
+    for reader in readers:
+        reader.start()
+    for row in range(12):
+        index.add(unit(row + 1, seed=9)[row:], [f"more {row}"])
+        index.save(tmp_path)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == [] and len(seen) > 1
+
+
+@every_type
+def test_a_mapped_index_answers_as_the_other_and_cannot_be_changed(tmp_path, factory):
+    saved = small_index(TYPES[factory], factory=factory)
+    saved.remove([0])
+    saved.save(tmp_path / "a")
+    index = Index.load(tmp_path / "a", mmap=True)
+    saved.add(unit(1, seed=3), ["later"])
+    saved.save(tmp_path / "a")  # removes the files that are mapped: they stay until nobody uses them
+    asked = unit(9, seed=4)
+    whole = small_index(TYPES[factory], factory=factory)
+    whole.remove([0])
+    for k, where in ((5, None), (7, {"n": (3, 15)})):
+        assert index.search(asked, k, where).ids == whole.search(asked, k, where, exact=index.built == "exact").ids
+    assert index.search_range(asked, 0.2).ids == whole.search_range(asked, 0.2).ids
+    assert index.metadata(["ü 3"]) == whole.metadata(["ü 3"])
+    np.testing.assert_array_equal(index.vectors(index.ids), whole.vectors(whole.ids))
+    for change in (
+        lambda: index.add(unit(1, seed=5), ["x"]),
+        lambda: index.remove(["ü 3"]),
+        lambda: index.update(unit(1, seed=5), ["ü 3"]),
+        lambda: index.merge(small_index(3)),
+        index.compact,
+    ):
+        with pytest.raises(ValueError, match="loaded with mmap=True cannot be changed"):
+            change()
+    assert len(index.tune(queries=asked)) >= 1  # how it is asked may change
+    index.save(tmp_path / "b")
+    assert Index.load(tmp_path / "b").ids == whole.ids
+
+
+@every_type
+def test_a_full_disk_leaves_the_old_index(tmp_path, factory):
     small_index().save(tmp_path)
     before = [path.relative_to(tmp_path) for path in files(tmp_path)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    large = small_index(3000)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises((OSError, RuntimeError)):
-            large.save(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert len(Index.load(tmp_path)) == 20
-    assert [path.relative_to(tmp_path) for path in files(tmp_path)] == before
+    large = small_index(3000, factory=factory)
+    large.save(tmp_path / "other")
+    sizes = {path.stat().st_size - 1 for path in files(tmp_path / "other") if path.suffix in (".faiss", ".sqlite")}
+    shutil.rmtree(tmp_path / "other")
+    for size in sizes:  # there is room for all files but one
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            with pytest.raises(OSError):
+                large.save(tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(Index.load(tmp_path)) == 20
+        assert [path.relative_to(tmp_path) for path in files(tmp_path)] == before
+
+
+@pytest.fixture
+def not_root(tmp_path):
+    """Nobody's rights, where the tests run with all; and a folder below which one may read."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        if os.getuid() == 0:
+            os.seteuid(0)
+        for path in [Path(folder), *Path(folder).rglob("*")]:
+            path.chmod(0o755)
+
+
+@every_type
+def test_a_folder_that_cannot_be_written_is_read_and_saving_says_what_to_do(not_root, factory):
+    index = small_index(TYPES[factory], factory=factory)
+    index.save(not_root / "index")
+    before = files(not_root)
+    for path in [not_root / "index", *(not_root / "index").rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    if os.getuid() == 0:
+        os.seteuid(65534)  # nobody
+    loaded = Index.load(not_root / "index")
+    assert loaded.ids == index.ids
+    for one in (loaded, index):
+        with pytest.raises(PermissionError, match=r"index must be a folder that can be written: .* another one"):
+            one.save(not_root / "index")
+    with pytest.raises(PermissionError):
+        loaded.save(not_root / "index" / "deeper")
+    assert files(not_root) == before
+    assert Index.load(not_root / "index", mmap=True).ids == index.ids
 
 
 KILLED_WHILE_SAVING = """
@@ -216,37 +371,45 @@ import os, random, signal, sys, time
 import numpy as np
 from mm.index import Index
 
-folder = sys.argv[1]
+folder, factory = sys.argv[1:]
 random.seed(0)
-vectors = np.eye(64, dtype=np.float32)[np.arange(2000) % 64]
-index = Index.build(vectors[:1000], range(1000))
+vectors = np.random.default_rng(0).standard_normal((1500, 16)).astype(np.float32)
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+index = Index.build(vectors[:500], range(500), factory=factory)
 index.save(folder)
 start = time.perf_counter()
 index = Index.load(folder)
 index.save(folder)
 once = time.perf_counter() - start
 counts = set()
-for attempt in range(30):
+for attempt in range(25):
     child = os.fork()
     if child == 0:
         index = Index.load(folder)
         while True:
             more = len(index)
-            index.add(vectors[:50], range(more, more + 50), [{"n": more}] * 50)
+            if more > 1400:
+                index.remove(range(500, more))
+                more = 500
+            index.add(vectors[more:more + 50], range(more, more + 50), [{"n": more}] * 50)
             index.save(folder)
     time.sleep(random.uniform(0.5, 3) * once)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     index = Index.load(folder)
+    assert index.built == factory
     assert index.ids == list(range(len(index))) and len(index) % 50 == 0, len(index)
-    assert index.search(vectors[:1], 1).ids == [[0]]
+    assert index.search(vectors[:len(index)], 1, exact=True).ids == [[row] for row in range(len(index))]
+    found = index.search(vectors[:len(index)], 1).ids
+    assert sum(one == [row] for row, one in enumerate(found)) > 0.9 * len(found)
     counts.add(len(index))
 print(len(counts))
 """
 
 
-def test_a_kill_at_any_moment_of_saving_leaves_an_index_that_loads(tmp_path):
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path / "index")]
+@pytest.mark.parametrize("factory", ["HNSW8", "IVF4,PQ4x4fs"])  # 25 kills each
+def test_a_kill_at_any_moment_of_saving_leaves_an_index_that_loads(tmp_path, factory):
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path / "index"), factory]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 1  # saves did come through between the kills

@@ -6,43 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mm.losses import belong_together, hinge, info_nce, is_collapsed, siglip, triplet
+from mm.losses import hinge, info_nce, is_collapsed, siglip, triplet
+from tests.losses.loops import both_or_one, every_case, together, unit
 
 MARGIN = 0.2
-
-
-def unit(rows, dim=16, seed=0, dtype=torch.float64):
-    values = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return functional.normalize(values, dim=-1)
-
-
-def cases():
-    """Pairs of matrices with no owners, repeated owners, two columns of them, and a bank behind b."""
-    generator = torch.Generator().manual_seed(3)
-    one = torch.randint(0, 6, (11,), generator=generator)
-    two = torch.randint(-2, 7, (11, 2), generator=generator)
-    bank = torch.randint(0, 9, (17,), generator=generator)
-    return [
-        pytest.param(unit(11, seed=1), unit(11, seed=2), None, id="no owner"),
-        pytest.param(unit(11, seed=1), unit(11, seed=2), one, id="owners"),
-        pytest.param(unit(11, seed=1), unit(11, seed=2), two, id="two columns, unknown ids"),
-        pytest.param(unit(11, seed=1), unit(17, seed=2), bank, id="bank"),
-        pytest.param(unit(11, seed=1), unit(17, seed=2), None, id="bank, no owner"),
-    ]
-
-
-every_case = pytest.mark.parametrize(("a", "b", "owner"), cases())
-both_or_one = pytest.mark.parametrize("both_ways", [True, False])
-
-
-def together(owner, i, j):
-    """Slow and obvious: do rows i and j belong together?"""
-    if i == j:
-        return True
-    if owner is None:
-        return False
-    left, right = owner[i].reshape(-1).tolist(), owner[j].reshape(-1).tolist()
-    return any(x == y and x >= 0 for x, y in zip(left, right, strict=True))
 
 
 def triples(a, b, owner, both_ways):
@@ -187,15 +154,6 @@ def test_sharing_an_owner_removes_the_pull_and_the_push():
     assert triplet(a, b, owner, MARGIN) == 0
     assert info_nce(a, b, 10.0, owner).abs() < 1e-12
     assert hinge(a, b, torch.tensor([[5, 0], [6, 1]]), 1.9) > 0
-
-
-def test_equal_captions_belong_together_in_the_second_column_and_unknown_ids_never():
-    owner = torch.tensor([[0, 9], [1, 9], [2, -1], [3, -1], [0, 4]])
-    expected = torch.eye(5, dtype=torch.bool)
-    for i, j in ((0, 1), (0, 4)):
-        expected[i, j] = expected[j, i] = True
-    assert torch.equal(belong_together(owner), expected)
-    assert torch.equal(belong_together(owner, 2), expected[:2])
 
 
 def test_hardest_as_a_share_mixes_the_two_forms():

@@ -199,6 +199,61 @@ def test_folds_are_the_mean_over_parts_of_the_owners():
         evaluate({"image": images, "text": captions}, owners, folds=61)
 
 
+def subset_protocol(images, recipes, subset):
+    """The protocol of the recipe papers, for pairs: ten random subsets, medians that are not rounded, their means."""
+    reports = []
+    for number in range(10):
+        chosen = np.random.default_rng(number).choice(len(images), subset, replace=False)
+        scores = images[chosen] @ recipes[chosen].T
+        places = [1 + np.flatnonzero(np.argsort(-row) == own)[0] for own, row in enumerate(scores)]
+        reports.append([*(np.mean([place <= k for place in places]) for k in (1, 5, 10)), np.median(places)])
+    return np.mean(reports, axis=0)
+
+
+@pytest.mark.parametrize("subset", [1, 40, 75, 120])
+def test_random_subsets_are_those_of_the_recipe_protocol(subset):
+    images = unit(120, 16, seed=5, dtype=np.float64)
+    recipes = images + 0.5 * unit(120, 16, seed=6, dtype=np.float64)
+    order = np.random.default_rng(7).permutation(120)  # owners are drawn, wherever their items are
+    vectors = {"image": images, "text": recipes[order]}
+    result = evaluate(vectors, {"image": np.arange(120), "text": order}, subset=subset)
+    for name, one, other in (("image_to_text", images, recipes), ("text_to_image", recipes, images)):
+        measured = [result[f"{name}_{metric}"] for metric in ("R@1", "R@5", "R@10", "MedR")]
+        np.testing.assert_allclose(measured, subset_protocol(one, other, subset), rtol=1e-12)
+    everything = evaluate(vectors, {"image": np.arange(120), "text": order})
+    if subset == 120:
+        assert {n: v for n, v in result.items() if "MedR" not in n} == pytest.approx(
+            {n: v for n, v in everything.items() if "MedR" not in n}
+        )
+    else:
+        assert result["image_to_text_R@1"] > everything["image_to_text_R@1"]  # fewer to be mistaken for
+
+
+def test_medians_over_random_subsets_are_not_rounded_and_chance_is_told_for_them():
+    owners = {"image": np.arange(50), "text": np.repeat(np.arange(50), 3)}
+    constant = {name: np.repeat(unit(1), len(code), 0) for name, code in owners.items()}
+    expected = chance(owners, subset=8)
+    assert evaluate(constant, owners, subset=8) == pytest.approx(expected)
+    assert expected["text_to_image_R@1"] == pytest.approx(1 / 8)
+    assert expected["text_to_image_MedR"] == 4.5 and chance(owners)["text_to_image_MedR"] == 25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"subset": 13}, "a subset must have between 1 and 12 owners, which is all: got 13"),
+        ({"subset": -1}, "a subset must have between 1 and 12 owners, which is all: got -1"),
+        ({"subset": 5, "folds": 2}, "folds or random subsets: got 2 folds and subsets of 5"),
+    ],
+)
+def test_rejected_subsets(options, message):
+    owners = {"image": range(12), "text": range(12)}
+    with pytest.raises(ValueError, match=message):
+        evaluate({"image": unit(12), "text": unit(12)}, owners, **options)
+    with pytest.raises(ValueError, match=message):
+        chance(owners, **options)
+
+
 def test_queries_without_a_match_are_an_error_or_left_out_aloud(caplog):
     vectors = {"image": unit(6), "audio": unit(3)}
     owners = {"image": list("abcdef"), "audio": list("ace")}

@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -16,10 +18,13 @@ from mm.config import load as read_config
 from mm.data import Entry, Item, Items, collate
 from mm.data.synthetic import Scenes, analogies
 from mm.index import Index
+from mm.losses import order_scores
+from mm.losses.settings import Name
 from mm.metrics import chance, evaluate
 from mm.tasks import retrieval, retrieval_data, retrieval_scores
-from mm.tasks.retrieval import JointModel, Objective, Retrieval, build_model
-from mm.tasks.retrieval_data import caches, training_batches
+from mm.tasks.retrieval import Objective, Retrieval, build_model
+from mm.tasks.retrieval_data import caches, classes_of, training_batches
+from mm.tasks.retrieval_model import JointModel
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"{a}_to_{b}" for a in data.MODALITIES for b in data.MODALITIES if a != b]
@@ -180,14 +185,17 @@ def test_a_cache_of_what_trains_is_refused(config, items: data.Items) -> None:
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["info_nce", "siglip", "hinge", "hardest", "triplet"])
+@pytest.mark.parametrize("loss", get_args(Name))
 def test_a_step_gives_every_weight_a_gradient(config, items: data.Items, loss: str) -> None:
-    cfg = config(f"loss.name={loss}", "loss.warmup_steps=0")
+    cfg = config(f"loss.name={loss}")
+    items = Items(item._replace(meta={"class": item.owner.split("-")[0]}) for item in items)
     torch.manual_seed(2)
-    model = build_model(cfg, data.sentences(items))
+    model = build_model(cfg, data.sentences(items), classes_of(items, cfg))
     assert (model.head.logit_bias is not None) == (loss == "siglip")
-    parts = Objective(cfg.loss)(model, next(training_batches(model, items, cfg)(0)), 0)
-    assert list(parts) == ["image_text_loss", "image_audio_loss", "text_audio_loss"]
+    parts = Objective(cfg.loss)(model, next(training_batches(model, items, cfg)(0)), 200)
+    pairs = ["image_text_loss", "image_audio_loss", "text_audio_loss"]
+    told = [f"{modality}_class_loss" for modality in data.MODALITIES] if loss == "cosine_semantic" else []
+    assert list(parts) == pairs + told
     sum(parts.values()).backward()
     idle = {n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().max() > 0)}
     assert idle <= (set() if loss in ("info_nce", "siglip") else {"head.logit_scale"})
@@ -272,6 +280,19 @@ def test_load_gives_the_best_weights(tiny_run: Path, items: data.Items) -> None:
     assert torch.equal(again.embed("text", ["a red circle"]), model.embed("text", ["a red circle"]))
 
 
+def test_a_run_of_before_there_were_these_losses(tiny_run: Path, tmp_path: Path) -> None:
+    """Its settings had a margin whatever the loss, and its checkpoints neither classes nor a memory."""
+    folder = tiny_run / "checkpoints" / (tiny_run / "checkpoints" / "best").read_text().strip()
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "manifest.json").unlink()  # the sums of what is changed here
+    settings = OmegaConf.load(copy / "config.yaml")
+    settings.loss = {"name": "info_nce", "margin": 0.2, "warmup_steps": 200}
+    OmegaConf.save(settings, copy / "config.yaml")
+    model, cfg = retrieval.load(copy)
+    assert (cfg.loss.margin, cfg.loss.chunk, cfg.loss.memory) == (0.2, 0, 0)
+    assert model.fingerprint() == retrieval.load(tiny_run)[0].fingerprint()
+
+
 def test_load_with_settings(tiny_run: Path) -> None:
     _, cfg = retrieval.load(tiny_run, ["data.eval_views=2", "data.root=elsewhere"])
     assert (cfg.data.eval_views, cfg.data.root) == (2, "elsewhere")
@@ -352,7 +373,7 @@ def test_two_together_equal_a_naive_loop() -> None:
     vectors = {
         m: functional.normalize(torch.randn(len(some), 5, generator=generator), dim=-1) for m, some in owners.items()
     }
-    found = retrieval_scores.score_together(vectors, owners)
+    found = retrieval_scores.score_together(vectors, owners, Retrieval())
     for first, second, other in (("image", "text", "audio"), ("image", "audio", "text"), ("text", "audio", "image")):
         hits = []
         for i, owner in enumerate(owners[first]):
@@ -369,9 +390,85 @@ def test_two_together_equal_a_naive_loop() -> None:
 def test_what_cannot_be_joined_is_left_out() -> None:
     owners = {"image": ["a", "a", "b"], "text": ["a", "b", "b"], "audio": ["a", "b"]}
     vectors = one_hot(owners)
-    joined = {name.split("_to_")[0] for name in retrieval_scores.score_together(vectors, owners)}
+    joined = {name.split("_to_")[0] for name in retrieval_scores.score_together(vectors, owners, Retrieval())}
     assert joined == {"image+audio", "text+audio"}  # pictures and sentences both have several
-    assert retrieval_scores.score_together({m: vectors[m] for m in ("image", "text")}, owners) == {}
+    assert retrieval_scores.score_together({m: vectors[m] for m in ("image", "text")}, owners, Retrieval()) == {}
+
+
+def order_cfg(*changes: str) -> Retrieval:
+    return read_config(Retrieval, ["loss.name=order", *changes])
+
+
+def by_hand(specific: torch.Tensor, abstract: torch.Tensor) -> float:
+    return -float((abstract - specific).clamp_min(0).square().sum())
+
+
+def test_an_order_run_is_ranked_by_its_score() -> None:
+    """Against a sort of scores one by one; a sentence is more abstract than a sound, and a sound than a picture."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = {
+        m: functional.normalize(torch.rand(len(some), 5, generator=generator), dim=-1) for m, some in OWNERS.items()
+    }
+    found = retrieval_scores.measured(vectors, OWNERS, order_cfg())
+    cosine = retrieval_scores.measured(vectors, OWNERS, Retrieval())
+    assert found.keys() == cosine.keys() and found != cosine
+    assert found["rsum"] == pytest.approx(sum(value for name, value in found.items() if "_R@" in name))
+    for first, second in ((a, b) for a in OWNERS for b in OWNERS if a != b):
+        is_specific = ("image", "audio", "text").index(first) < ("image", "audio", "text").index(second)
+        ranks = []
+        for query, owner in zip(vectors[first], OWNERS[first], strict=True):
+            scores = [by_hand(query, x) if is_specific else by_hand(x, query) for x in vectors[second]]
+            best = max(score for score, whose in zip(scores, OWNERS[second], strict=True) if whose == owner)
+            ranks.append(1 + sum(score > best for score in scores))
+        for k in (1, 5, 10):
+            expected = sum(rank <= k for rank in ranks) / len(ranks)
+            assert found[f"{first}_to_{second}_R@{k}"] == pytest.approx(expected)
+        query = vectors[first][3]
+        expected = [by_hand(query, x) if is_specific else by_hand(x, query) for x in vectors[second]]
+        shown = retrieval_scores.similarities(first, query, second, vectors[second], order_cfg())
+        torch.testing.assert_close(shown, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_the_controls_of_an_order_run(model: JointModel) -> None:
+    results, controls = retrieval_scores.score(model, one_hot(OWNERS), entries_of(OWNERS), Items(), order_cfg())
+    assert all(value == 1 for name, value in results.items() if name.endswith(("R@1", "MedR")))
+    assert "image+text_to_audio_R@1" in results
+    assert controls["constant_embeddings"] == pytest.approx(controls["chance"], rel=1e-9)
+    assert controls["shuffled_pairs"]["text_to_image_R@1"] < 0.1
+    vectors = one_hot(OWNERS)
+    vectors["text"][5, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"text.*row 5"):
+        retrieval_scores.measured(vectors, OWNERS, order_cfg())
+
+
+def test_several_order_models_are_averaged_as_several_others() -> None:
+    """Side by side, the score is the mean of theirs."""
+    generator = torch.Generator().manual_seed(0)
+    members = [
+        {m: functional.normalize(torch.rand(4, 6, generator=generator), dim=-1) for m in ("image", "text")}
+        for _ in range(3)
+    ]
+    joined = retrieval_scores.averaged(members)
+    mean = sum(order_scores(member["image"], member["text"]) for member in members) / 3
+    torch.testing.assert_close(order_scores(joined["image"], joined["text"]), mean)
+
+
+def test_an_order_run_has_no_index() -> None:
+    retrieval.check_indexable(Retrieval())
+    with pytest.raises(ConfigError, match=r"an index finds by the cosine: a run of loss\.name=order ranks by how"):
+        retrieval.check_indexable(order_cfg())
+
+
+@pytest.mark.parametrize("loss", ["n_pair", "order", "cosine_semantic"])
+def test_vectors_of_every_loss_are_embedded_at_unit_length(config, items: data.Items, loss: str) -> None:
+    model = build_model(config(f"loss.name={loss}"), data.sentences(items), ["a class"]).eval()
+    with torch.no_grad():
+        trained = model(batch_of(model, items)).vectors["image"]
+    embedded = model.embed("image", [item.image[0] for item in items])
+    torch.testing.assert_close(embedded.norm(dim=1), torch.ones(len(items)))
+    torch.testing.assert_close(embedded, functional.normalize(trained, dim=-1), rtol=0, atol=2e-6)
+    assert bool((trained.norm(dim=1) - 1).abs().max() > 0.1) == (loss == "n_pair")
+    assert bool((embedded >= 0).all()) == (loss == "order")
 
 
 def test_ceilings_of_the_embedded_world() -> None:
@@ -483,7 +580,7 @@ def test_eval_views_are_used(config, items: data.Items) -> None:
 
 def test_examples_are_the_nearest(model: JointModel) -> None:
     vectors = one_hot(OWNERS)
-    rows = retrieval_scores.examples(vectors, entries_of(OWNERS), seed=0, queries=2, k=4)
+    rows = retrieval_scores.examples(vectors, entries_of(OWNERS), Retrieval(), queries=2, k=4)
     assert len(rows) == 2 * len(NAMES)
     for query, modality, answers in rows:
         assert query.owner in OWNERS[modality]
@@ -491,7 +588,8 @@ def test_examples_are_the_nearest(model: JointModel) -> None:
         entry, other, cosine = answers[0]
         assert (entry.owner, cosine) == (query.owner, 1.0)
         assert other != modality
-    assert [r[0].id for r in rows] == [r[0].id for r in retrieval_scores.examples(vectors, entries_of(OWNERS), 0, 2, 4)]
+    again = retrieval_scores.examples(vectors, entries_of(OWNERS), Retrieval(), 2, 4)
+    assert [r[0].id for r in rows] == [r[0].id for r in again]
 
 
 def test_the_same_sentences_and_scores_whatever_the_order_of_modalities() -> None:

@@ -1,0 +1,75 @@
+"""How an approximate index is asked, and what was measured to decide it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+WIDE = 10  # times as many candidates as usual, for which a second setting is measured
+SURE = 3  # standard deviations by which the number of candidates that a filter keeps may fall short
+
+
+class Trial(NamedTuple):
+    """One way of asking, and what came of it.
+
+    Attributes:
+        recall: share of the k best answers that were found.
+        ms: CPU milliseconds per query, of many asked together.
+        parameters: {"nprobe" or "efSearch": effort, where the type has one of them; "rerank": candidates per answer}.
+    """
+
+    recall: float
+    ms: float
+    parameters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The way that was chosen. "Wide" numbers are for a filter that keeps a tenth, or ten times as many answers.
+
+    Attributes:
+        k: answers per query that all this was measured for.
+        effort: efSearch of HNSW, nprobe of IVF; 1 of a type that has neither.
+        rerank: candidates per answer.
+        ms: CPU milliseconds per query.
+        wide_effort, wide_rerank, wide_ms: what reaches the same recall there.
+        exact_ms: per query, by exact search over all of `items`, for a few queries.
+        exact_many_ms: the same for so many queries together that a product of matrices answers them.
+        items: how many there were.
+    """
+
+    k: int
+    effort: int
+    rerank: int
+    ms: float
+    wide_effort: int
+    wide_rerank: int
+    wide_ms: float
+    exact_ms: float
+    exact_many_ms: float
+    items: int
+
+    def effort_for(self, wider: float) -> int:
+        """Effort where `wider` times as many candidates are wanted: a power law through the two that were measured."""
+        return round(_between(self.effort, self.wide_effort, wider))
+
+    def rerank_for(self, wider: float) -> int:
+        """Candidates per answer, in the same way."""
+        return round(_between(self.rerank, self.wide_rerank, wider))
+
+    def pays(self, wider: float, candidates: int, many: bool) -> bool:
+        """Whether a search that is so much wider takes less time than an exact one among so many candidates."""
+        exact_ms = self.exact_many_ms if many else self.exact_ms
+        return wider == 1 or _between(self.ms, self.wide_ms, wider) < exact_ms * candidates / self.items
+
+
+def fetched(k: int, rerank: int, share: float) -> int:
+    """How many candidates to ask for where a filter keeps this share of them, so that enough are left for k answers."""
+    wanted = k * rerank
+    return wanted if share == 1 else math.ceil(max(wanted, k + SURE * math.sqrt(k)) / share)
+
+
+def _between(usual: float, wide: float, wider: float) -> float:
+    """usual * wider**p, with p such that it is `wide` where wider = WIDE."""
+    return usual * wider ** math.log(wide / usual, WIDE)
