@@ -24,13 +24,13 @@ if str(Path(__file__).parent) not in sys.path:
 import torch
 from benchmarks.captioning import bench_beam, bench_scores, bench_training_step
 from benchmarks.corpus import bench_corpus
+from benchmarks.index import bench_auto, bench_filter, bench_flat
 from benchmarks.localisation import bench_pairs, bench_vggss
 from benchmarks.losses import bench_chunks, bench_losses
 from benchmarks.result import Result
 from benchmarks.retrieval import (
     CORES,
     bench_embed,
-    bench_index,
     bench_log_mel,
     bench_loop,
     bench_ranks,
@@ -49,7 +49,9 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "loop": bench_loop,
     "losses": bench_losses,
     "chunks": bench_chunks,
-    "index": bench_index,
+    "index_flat": bench_flat,
+    "index_auto": bench_auto,
+    "index_filter": bench_filter,
     "corpus": bench_corpus,
     "embed_mobilenet_v2": partial(bench_embed, "mobilenet_v2", 0.8, 96),
     "embed_resnet50": partial(bench_embed, "resnet50", 0.9, 48),

@@ -485,7 +485,7 @@ def test_queries_that_are_wrong(script, index: Path, arguments, said: str) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "one of the arguments --image --text --audio --vector is required"),
+        ((), "one of the arguments --image --text --audio --vector --interactive is required"),
         (("--text", "red", "--image", "x.jpg"), "not allowed with"),
         (("--text", "red", "-k", "few"), "invalid int value: 'few'"),
     ],

@@ -53,7 +53,7 @@ def write(folder: Path, contents: Contents, about: Mapping[str, Any]) -> dict[st
         items.save(folder / ITEMS)
         if approximate is not None:
             approximate.save(folder)
-    except (RuntimeError, sqlite3.Error) as error:  # what FAISS and SQLite make of a full disk
+    except (OSError, RuntimeError, sqlite3.Error) as error:  # what Python, FAISS and SQLite make of a full disk
         raise OSError(f"the index cannot be written to {folder}: {error}") from error
     search = None
     if approximate is not None:

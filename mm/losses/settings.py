@@ -61,10 +61,10 @@ class LossConfig:
 
 def idle(cfg: LossConfig) -> list[str]:
     """The settings that this loss does not read."""
-    keys = [key for key, names in READ_BY.items() if cfg.name not in names]
-    if cfg.miner == "hard":
-        keys.remove("warmup_steps")
-    return keys if cfg.memory else [*keys, "memory_from"]
+    keys = {key for key, names in READ_BY.items() if cfg.name not in names}
+    if cfg.name == "triplet" and cfg.miner == "hard":
+        keys.discard("warmup_steps")
+    return sorted(keys if cfg.memory else keys | {"memory_from"})
 
 
 def check(cfg: LossConfig) -> None:

@@ -1,4 +1,4 @@
-"""Signals, ranks, the training loop, the index, and embedding whole folders."""
+"""Signals, ranks, the training loop, and embedding whole folders."""
 
 import copy
 import itertools
@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.index import OVERHEAD, unit_rows
 from benchmarks.result import STATUS, Result, alternate, extra_memory_mb, in_own_process
 from mm.config import LoopConfig, OptimConfig
 from mm.data import Inputs
@@ -24,21 +25,12 @@ from mm.encoders.image_networks import fold
 from mm.engine import Stream, fit
 from mm.engine.optim import build_optimiser
 from mm.features import Features
-from mm.index import Index
 from mm.metrics import ranks
 from mm.signal import FLOOR, Stft, log_mel
 from mm.tasks.retrieval import LossConfig, Objective, Retrieval, build_model
 
 CORES = 2
-OVERHEAD = 1 / 1.05  # ratio of the times when ours is 5 % longer
 LAST_LAYER = {"mobilenet_v2": "classifier", "resnet50": "fc"}  # what classifies, and no encoder has
-
-
-def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
-    """(rows, dim) float32 random unit vectors."""
-    vectors = np.random.default_rng(seed).standard_normal((rows, dim), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
 
 
 def bench_log_mel(clips: int = 64, seconds: float = 10.0, repeats: int = 9) -> Iterator[Result]:
@@ -137,35 +129,6 @@ def bench_loop(batch_size: int = 32, steps: int = 24) -> Iterator[Result]:
     times = [statistics.median(each[steps // 4 :]) for each in (ours, bare)]
     setting = f"fit with a log line at every step; the bare step of small_cnn + gru, batch {batch_size}"
     yield Result("loop", "CPU s", *times, OVERHEAD, {"difference of the weights": (apart, 0)}, setting)
-
-
-def bench_index(queries: int = 1000, items: int = 100_000, dim: int = 256, k: int = 10) -> Iterator[Result]:
-    """Search against numpy, and against FAISS without ids, checks and ties."""
-    import faiss
-
-    wanted, stored = unit_rows(queries, dim, 0), unit_rows(items, dim, 1)
-    index = Index.build(stored, range(items))
-    flat = faiss.IndexFlatIP(dim)
-    flat.add(stored)
-
-    def with_numpy() -> np.ndarray:
-        found = []
-        for block in np.array_split(wanted, max(queries // 100, 1)):
-            scores = block @ stored.T  # (q, items)
-            best = np.argpartition(-scores, k - 1)[:, :k]  # (q, k)
-            order = np.argsort(-np.take_along_axis(scores, best, 1))  # (q, k)
-            found.append(np.take_along_axis(best, order, 1))
-        return np.concatenate(found)  # (Q, k)
-
-    jobs = (lambda: index.search(wanted, k).ids, lambda: flat.search(wanted, k)[1])
-    setting = f"{queries} queries, {items} items, D = {dim}, k = {k}"
-    for name, goal, repeats, ours, plain in (
-        ("index, numpy", 4.0, 3, jobs[0], with_numpy),
-        ("index, raw FAISS", OVERHEAD, 5, *jobs),
-    ):
-        cpu, _, (found, expected) = alternate(repeats, ours, plain)
-        checks = {"answers that differ": (int((np.array(found) != expected).sum()), 0)}
-        yield Result(name, "CPU s", *cpu, goal, checks, setting)
 
 
 def write_pictures(folder: Path, count: int, width: int = 500, height: int = 375) -> None:

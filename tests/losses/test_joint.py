@@ -59,7 +59,7 @@ BY_NAME = {  # what each name stands for, per row
     "triplet": lambda a, b, owner: triplet(a, b, owner, MARGIN),
     "triplet hard": two_ways(hard),
     "triplet semi_hard": two_ways(lambda a, b, owner: semi_hard(a, b, owner, MARGIN)),
-    "triplet distance_weighted": two_ways(lambda a, b, owner: distance_weighted(a, b, owner, STEP)),
+    "triplet distance_weighted": two_ways(lambda a, b, owner: distance_weighted(a, b, owner, MARGIN, STEP)),
     "contrastive": lambda a, b, owner: contrastive_loss(a, b, owner, RADIUS),
     "n_pair": lambda a, b, owner: n_pair(a, b, owner, 0.002),
     "multi_similarity": lambda a, b, owner: multi_similarity(a, b, owner, 2, 50, 0.5, 0.1),
@@ -150,6 +150,15 @@ def test_hardest_is_the_sum_of_hinges_before_the_warm_up_ends():
     assert before > after
 
 
+def test_hard_triplets_are_all_triplets_before_the_warm_up_ends():
+    vectors, rows = batch(("image", "text"))
+    loss = JointLoss(LossConfig(name="triplet", miner="hard", warmup_steps=5))
+    found = [float(loss(vectors, rows, OWNER, SCALE, None, step)["image_text_loss"]) for step in (0, 4, 5)]
+    before, after = (float(parts_of(name, vectors, rows)["image_text_loss"]) for name in ("triplet", "triplet hard"))
+    assert found == [before, before, after]
+    assert before != after
+
+
 def test_what_cannot_be_is_rejected():
     with pytest.raises(ValueError, match=r"siglip needs a logit bias: build the head with one\."):
         JointLoss(settings("siglip"))(*batch(("image", "text")), OWNER, SCALE, None, 0)
@@ -191,8 +200,8 @@ def stream(steps):
         yield step, vectors, owner + torch.tensor([0, 50])
 
 
-def remembering(name, **more):
-    cfg = settings(name, memory=KEPT, **more)
+def remembering(name, memory_from=0):
+    cfg = settings(name, memory=KEPT, memory_from=memory_from)
     return JointLoss(cfg, {modality: Memory(KEPT, 8) for modality in ROWS})
 
 
@@ -206,7 +215,7 @@ def one_way(name, a, b, owner, step):
         "triplet": lambda: triplet(a, b, owner, MARGIN, both_ways=False),
         "triplet hard": lambda: mined_triplet(a, b, hard(a, b, owner), MARGIN),
         "triplet semi_hard": lambda: mined_triplet(a, b, semi_hard(a, b, owner, MARGIN), MARGIN),
-        "triplet distance_weighted": lambda: mined_triplet(a, b, distance_weighted(a, b, owner, step), MARGIN),
+        "triplet distance_weighted": lambda: mined_triplet(a, b, distance_weighted(a, b, owner, MARGIN, step), MARGIN),
         "contrastive": lambda: contrastive_loss(a, b, owner, RADIUS),
         "n_pair": lambda: n_pair(a, b, owner, 0.002, both_ways=False),
         "multi_similarity": lambda: multi_similarity(a, b, owner, 2, 50, 0.5, 0.1, both_ways=False),
@@ -346,7 +355,9 @@ def gradients(name, rows, owner, first, stop, wrap=lambda model: model):
     model = Towers()
     inputs, own = share(rows, first, stop)
     wrapped = wrap(model)  # DDP must live until the backward pass
-    cfg = settings(name.removesuffix(" memory"), **({"memory": 20} if name.endswith(" memory") else {}))
+    cfg = settings(
+        name.removesuffix(" memory"), **({"memory": 20, "memory_from": 0} if name.endswith(" memory") else {})
+    )
     loss = JointLoss(cfg, {m: Memory(20, 4) for m in ROWS} if cfg.memory else None)
     for step in range(STEP if cfg.memory else 0):  # what is kept of earlier batches
         loss(wrapped(inputs), own, owner[first:stop] + step, SCALE, BIAS, step)

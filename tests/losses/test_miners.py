@@ -47,7 +47,7 @@ def test_distance_weighted_draws_by_the_density_of_distances(a, b, owner):
     dim, draws = a.shape[1], 800
     counts = torch.zeros(len(a), len(b))
     for seed in range(draws):
-        anchor, positive, negative = distance_weighted(a, b, owner, seed)
+        anchor, positive, negative = distance_weighted(a, b, owner, seed=seed)
         assert torch.equal(anchor, positive)
         counts[anchor, negative] += 1
     for i in range(len(a)):
@@ -63,6 +63,20 @@ def test_distance_weighted_draws_by_the_density_of_distances(a, b, owner):
             assert counts[i].sum() == 0  # nothing that such a row could learn from
 
 
+@every_case
+def test_with_a_margin_only_negatives_that_count_are_drawn(a, b, owner):
+    """Else all texts opposite to all pictures would be far enough, and nothing to learn."""
+    drawn = {triplet for seed in range(200) for triplet in listed(distance_weighted(-a, b, owner, MARGIN, seed))}
+    everything = {
+        (i, i, j)
+        for i in range(len(a))
+        for j in negatives(owner, len(b), i)
+        if distance(-a[i], b[j]) - distance(-a[i], b[i]) < MARGIN
+    }
+    assert drawn <= everything and len(drawn) > len(everything) / 2
+    assert {i for i, _, _ in drawn} == {i for i, _, _ in everything}
+
+
 def test_weights_make_all_distances_come_up_alike():
     """Points spread evenly over the sphere, drawn by these weights, have distances spread evenly."""
     dim = 8
@@ -72,8 +86,8 @@ def test_weights_make_all_distances_come_up_alike():
     assert (shares / shares.mean() - 1).abs().max() < 0.3 < math.log(shares.numel())
     plain = torch.histogram(inside, 6, range=(NEAREST, FARTHEST)).hist
     assert plain.max() > 10 * plain.min()  # while most distances are about the square root of 2
-    nearer = log_weights(torch.tensor([0.0, NEAREST / 2, NEAREST, FARTHEST, 2.0]), dim)
-    assert nearer[0] == nearer[1] == nearer[2] and nearer[3] == nearer[4] == float("-inf")
+    ends = log_weights(torch.tensor([0.0, NEAREST / 2, NEAREST, FARTHEST, 1.7, 2.0]), dim)
+    assert ends[0] == ends[1] == ends[2] > ends[3] == ends[4] == ends[5] > float("-inf")
 
 
 def test_they_equal_pytorch_metric_learnings():

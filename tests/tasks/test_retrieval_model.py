@@ -124,7 +124,7 @@ def test_what_is_kept_between_forward_and_backward_does_not_grow_with_the_batch(
 
 
 def test_a_memory_is_in_the_checkpoint_and_in_no_fingerprint(built) -> None:
-    model, objective, batch = built("loss.memory=12")
+    model, objective, batch = built("loss.memory=12", "loss.memory_from=0")
     first, trunk = model.fingerprint(), model.encoder("image").fingerprint()
     for _ in range(2):
         step(model, objective, batch)

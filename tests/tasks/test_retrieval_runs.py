@@ -19,6 +19,7 @@ from tests.shared import assert_clean, assert_same_run, by_one_and_by_two, colou
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"{a}_to_{b}" for a in data.MODALITIES for b in data.MODALITIES if a != b]
+LARGE = ["loss.memory=60", "loss.memory_from=1", "loss.chunk=3", "head.dropout=0.2", "loop.ema=0.9"]
 NUMBERS = ["R@1", "R@5", "R@10", "MedR", "MeanR", "mAP@10"]
 
 
@@ -85,7 +86,7 @@ def test_other_settings_in_the_same_folder_are_refused(script, tiny: list[str], 
     assert "optim.lr: 0.001 there, 0.5 here" in answer.err
 
 
-@pytest.mark.parametrize("large", [[], ["loss.memory=60", "loss.chunk=3", "head.dropout=0.2", "loop.ema=0.9"]])
+@pytest.mark.parametrize("large", [[], LARGE])
 def test_a_killed_run_goes_on_bit_for_bit(script, tiny: list[str], tiny_run: Path, tmp_path: Path, large: list) -> None:
     """Also in mid-queue: batches bring eight rows, and the first checkpoint is of step 4."""
     whole = tiny_run
@@ -205,6 +206,7 @@ def test_classes_that_there_are_not(script, tiny: list[str], tmp_path: Path) -> 
         ("loss.margin=0.3", "loss.margin=0.3 has no effect here: leave out, or give loss.margin=0.0."),
         ("loss.name=hinge loss.warmup_steps=5", "loss.warmup_steps=5 has no effect here"),
         ("loss.name=hinge loss.miner=hard", "loss.miner=hard has no effect here"),
+        ("loss.name=triplet loss.warmup_steps=5", "loss.warmup_steps=5 has no effect here"),
         ("loss.name=triplet loss.l2=0.1", "loss.l2=0.1 has no effect here"),
         ("loss.name=n_pair loss.beta=4 loss.base=0", "loss.beta=4.0, loss.base=0.0 have no effect here"),
         ("loss.name=order loss.mismatch=0.5", "loss.mismatch=0.5 has no effect here"),
