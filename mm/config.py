@@ -97,6 +97,7 @@ class DataConfig:
     views: int = 1  # fixed crops of a picture that training draws from: 1 whole, 2 + mirrored, 10 + corners
     eval_views: int = 1  # of these crops, how many an evaluation averages over
     eval_folds: int = 1  # parts that an evaluation ranks in and averages over: 5 on COCO is the "1k" protocol
+    eval_subset: int = 0  # owners that it draws at random, ten times, instead: 1000 on Recipe1M; 0 = all
     cache: str = "cache"  # folder of what frozen encoders computed, see mm.data.cache
     cache_dtype: Literal["float16", "float32"] = "float16"  # of the numbers kept there
     complete: bool = False  # evaluate on the items that are known in every modality of the run

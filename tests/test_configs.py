@@ -387,7 +387,9 @@ def test_what_an_encoder_does_not_take_is_read_by_the_task() -> None:
     assert set(NOT_THE_ENCODERS) <= {f.name for c in (ImageConfig, TextConfig, AudioConfig) for f in fields(c)}
 
 
-@pytest.mark.parametrize(("leaf", "value"), [("eval_views", 2), ("eval_folds", 5), ("complete", True)])
+@pytest.mark.parametrize(
+    ("leaf", "value"), [("eval_views", 2), ("eval_folds", 5), ("eval_subset", 5), ("complete", True)]
+)
 def test_what_captioning_does_not_read_of_the_data_it_refuses(leaf: str, value: Any) -> None:
     assert not reads("captioning") & {(owner, leaf) for owner in ("cfg", "data")}
     given = Captioning()

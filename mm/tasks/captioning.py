@@ -144,7 +144,7 @@ def check(cfg: Captioning) -> None:
 def idle(cfg: Captioning) -> list[str]:
     """The settings that captioning does not read, or does not with these others."""
     other = "audio" if cfg.modality == "image" else "image"
-    keys = ["data.eval_views", "data.eval_folds", "data.complete"]
+    keys = ["data.eval_views", "data.eval_folds", "data.eval_subset", "data.complete"]
     keys += [key for key in values(cfg) if key.startswith(f"encoder.{other}.")]
     if cfg.modality != "image":
         keys.append("data.views")

@@ -93,6 +93,8 @@ def check(cfg: Distillation) -> None:
     Raises:
         ConfigError, ValueError: there is one.
     """
+    if cfg.data.name == "mixed":
+        raise ConfigError("distillation learns the classes of one set, data.name=mixed has several: name one of them.")
     check_idle(cfg, idle(cfg))
     if cfg.temperature <= 0 or cfg.probe_shots < 1:
         raise ConfigError(
@@ -109,7 +111,7 @@ def idle(cfg: Distillation) -> list[str]:
 
     A teacher's run may describe the student's encoder, so that one file of settings serves both.
     """
-    keys = [f"data.{name}" for name in ("eval_views", "eval_folds", "cache", "cache_dtype", "complete")]
+    keys = [f"data.{name}" for name in ("eval_views", "eval_folds", "eval_subset", "cache", "cache_dtype", "complete")]
     keys += [f"encoder.text.{f.name}" for f in dataclasses.fields(TextConfig)]
     keys += ["encoder.audio.cache", "encoder.image.cache"]
     if cfg.learner == "teacher":

@@ -109,7 +109,7 @@ def check(cfg: Localisation) -> None:
 
 def idle(cfg: Localisation) -> list[str]:
     """The settings that localisation does not read, or does not with these others."""
-    keys = ["data.complete", "data.eval_folds", "data.eval_views", "data.views"]
+    keys = ["data.complete", "data.eval_folds", "data.eval_subset", "data.eval_views", "data.views"]
     keys += [f"encoder.text.{name}" for name in vars(cfg.encoder.text)]
     if cfg.mode == "unsupervised":
         keys.append("labels")

@@ -31,6 +31,7 @@ FORMS: dict[str, Form] = {"n_pair": "free", "order": "positive"}  # of the vecto
 SIGLIP_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 CHANGEABLE = ("data.*", "encoder.*.cache", "loop.device")  # settings that a finished run may be given anew
+FOR_FILES = ("data.eval_views", "loop.device")  # those of them that matter where files of one's own are embedded
 
 Pool = Literal["vector", "attention"]
 
@@ -140,11 +141,21 @@ def check(cfg: Retrieval) -> None:
             f"loss.chunk={cfg.loss.chunk} computes each chunk twice, which a compiled model would do with other random "
             "numbers: loop.compile does not go with it. Leave out one of them."
         )
+    if cfg.loss.memory and cfg.loss.memory_from >= cfg.loop.steps:
+        raise ConfigError(
+            f"loss.memory={cfg.loss.memory} is filled from step loss.memory_from={cfg.loss.memory_from} on, which must "
+            f"come before the end, loop.steps={cfg.loop.steps}. Lower it."
+        )
 
 
 def idle(cfg: Retrieval) -> list[str]:
     """The settings that the chosen loss does not read."""
     return [f"loss.{name}" for name in idle_in_loss(cfg.loss)]
+
+
+def idle_for_files(settings: Sequence[str]) -> list[str]:
+    """Those of some `key=value` that say nothing about how files of one's own are embedded."""
+    return [setting for setting in settings if setting.partition("=")[0] not in FOR_FILES]
 
 
 def check_indexable(cfg: Retrieval) -> None:

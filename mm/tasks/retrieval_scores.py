@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def measured(vectors: Mapping[str, Tensor], owners: metrics.Owners, cfg: Retriev
     The latter is a matrix of all pairs, held whole, for it is no product of vectors.
     """
     if cfg.loss.name != "order":
-        return metrics.evaluate(vectors, owners, cfg.data.eval_folds)
+        return metrics.evaluate(vectors, owners, **protocol(cfg))
     checked(vectors, owners)
     found: dict[str, float] = {}
     for pair in itertools.combinations(vectors, 2):
@@ -105,8 +106,13 @@ def measured(vectors: Mapping[str, Tensor], owners: metrics.Owners, cfg: Retriev
         else:
             both = {specific: scores, abstract: torch.eye(scores.shape[1])}
         ordered = {modality: both[modality] for modality in pair}
-        found |= without_sum(metrics.evaluate(ordered, {m: owners[m] for m in pair}, cfg.data.eval_folds))
+        found |= without_sum(metrics.evaluate(ordered, {m: owners[m] for m in pair}, **protocol(cfg)))
     return found | {"rsum": sum(value for name, value in found.items() if "_R@" in name)}
+
+
+def protocol(cfg: Retrieval) -> dict[str, Any]:
+    """Among how many a query is ranked, as `mm.metrics.evaluate` is told it."""
+    return {"folds": cfg.data.eval_folds, "subset": cfg.data.eval_subset}
 
 
 def score(
@@ -125,17 +131,17 @@ def score(
             the embedded world also the ceilings of a perfect decoder and of a perfect bag of words.
     """
     owners = {modality: [entry.owner for entry in entries[modality]] for modality in entries}
-    generator, folds = np.random.default_rng(cfg.seed), cfg.data.eval_folds
+    generator = np.random.default_rng(cfg.seed)
     shuffled = {modality: generator.permutation(owner) for modality, owner in owners.items()}
     constant = {modality: torch.ones_like(v) / v.shape[1] ** 0.5 for modality, v in vectors.items()}
     controls = {
-        "chance": metrics.chance(owners, folds),
+        "chance": metrics.chance(owners, **protocol(cfg)),
         "shuffled_pairs": measured(vectors, shuffled, cfg),
         "constant_embeddings": measured(constant, owners, cfg),
     }
     results = measured(vectors, owners, cfg) | score_together(vectors, owners, cfg)
     if isinstance(items, Scenes):
-        controls |= ceilings(items, folds)
+        controls |= ceilings(items, **protocol(cfg))
         one_model = vectors["image"].shape[1] == model.head.embed_dim if "image" in vectors else False
         if one_model and "text" in vectors and cfg.loss.name != "order":  # an ensemble has no vector for a word
             analogy, alone = score_analogies(model, items, vectors["image"])
@@ -143,7 +149,7 @@ def score(
     return results, controls
 
 
-def ceilings(scenes: Scenes, folds: int = 1) -> dict[str, dict[str, float]]:
+def ceilings(scenes: Scenes, folds: int = 1, subset: int = 0) -> dict[str, dict[str, float]]:
     """What a perfect decoder of sentences scores on the embedded world, and a perfect decoder of their bags of words.
 
     Between sentences and sounds the perfect decoder hears what is left of what but sees no heights.
@@ -153,7 +159,7 @@ def ceilings(scenes: Scenes, folds: int = 1) -> dict[str, dict[str, float]]:
 
     def both_ways(scores: np.ndarray, other: str) -> dict[str, float]:
         owners = {"text": captions_of, other: list(range(len(scenes)))}
-        return without_sum(metrics.evaluate({"text": scores, other: eye}, owners, folds))
+        return without_sum(metrics.evaluate({"text": scores, other: eye}, owners, folds, subset=subset))
 
     seen = both_ways(perfect_decoder_scores(scenes), "image")
     heard = both_ways(perfect_decoder_scores(scenes, heard_only=True), "audio")

@@ -149,7 +149,8 @@ def idle(cfg: Separation) -> list[str]:
 
     The video encoder of a run without faces may be described: leaving the faces out is one word then.
     """
-    keys = [f"data.{name}" for name in ("complete", "eval_folds", "eval_views", "views", "sources", "fold")]
+    names = ("complete", "eval_folds", "eval_subset", "eval_views", "views", "sources", "fold")
+    keys = [f"data.{name}" for name in names]
     keys.append("data.cache_dtype")
     if cfg.data.name in ("lrs2", "lrs2_pretrain", "lrs3", "lrs3_pretrain", "avspeech", "voxceleb"):
         keys.append("data.speaker")

@@ -134,7 +134,7 @@ def idle(cfg: VQA, attention: str) -> list[str]:
 
     Encoders of modalities that the run does without may be described: leaving one out is one word then.
     """
-    keys = ["data.eval_views", "data.eval_folds", "data.complete", "encoder.text.cache"]
+    keys = ["data.eval_views", "data.eval_folds", "data.eval_subset", "data.complete", "encoder.text.cache"]
     if attention == "none" and cfg.head.fusion != "ban":
         keys.append("head.positions")
     return keys

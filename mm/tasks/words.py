@@ -71,7 +71,8 @@ def check(cfg: Words) -> None:
 
 def idle(cfg: Words) -> list[str]:
     """The settings that word vectors do not read, or do not with these others."""
-    names = ["workers", "views", "eval_views", "eval_folds", "cache", "cache_dtype", "complete", "sources", "sets"]
+    names = ["workers", "views", "eval_views", "eval_folds", "eval_subset", "cache", "cache_dtype", "complete"]
+    names += ["sources", "sets"]
     names += ["root", "skip_bad"] if cfg.data.name == TEXT else []
     return [f"data.{name}" for name in names]
 

@@ -296,7 +296,7 @@ def test_the_configuration_trains_and_is_evaluated(script, cooked, tmp_path):
     words += [
         "data.batch_size=16",
         "data.workers=0",
-        "data.eval_folds=2",
+        "data.eval_subset=4",
         "optim.warmup_steps=4",
         "loop.tensorboard=false",
     ]

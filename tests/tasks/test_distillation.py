@@ -358,6 +358,7 @@ def test_scores_of_a_teacher(config) -> None:
         (["encoder.image.cache=true"], "encoder.image.cache=True has no effect here"),
         (["encoder.audio.cache=true"], "encoder.audio.cache=True has no effect here"),
         (["data.eval_views=2"], "data.eval_views=2 has no effect here"),
+        (["data.name=mixed", "data.sets={esc10: 1}"], "distillation learns the classes of one set"),
         (["teacher=runs/x"], "encoder.image.size=32 has no effect here: leave out, or give encoder.image.size=0"),
         (["learner=teacher", "temperature=2"], "temperature=2.0 has no effect here"),
         (["learner=teacher", "shuffle_pairs=true"], "shuffle_pairs=True has no effect here"),

@@ -551,6 +551,24 @@ def test_folds_rank_within_parts_and_average(config, model: JointModel, items: d
     assert controls["constant_embeddings"] == pytest.approx(controls["chance"])
 
 
+def test_random_subsets_rank_within_each_draw_and_average(config, model: JointModel, items: data.Items) -> None:
+    cfg = config("data.eval_subset=3")
+    owners = list(dict.fromkeys(item.owner for item in items))
+    draws = []
+    for number in range(10):
+        chosen = {owners[place] for place in np.random.default_rng(number).choice(len(owners), 3, replace=False)}
+        draws.append(retrieval_scores.evaluate(model, [i for i in items if i.owner in chosen], config()))
+    found = retrieval_scores.evaluate(model, items, cfg)
+    ours = {name: value for name, value in found.items() if "MedR" not in name}  # whose medians are not rounded
+    assert ours == pytest.approx({name: np.mean([draw[name] for draw in draws]) for name in ours})
+    vectors, entries = retrieval_scores.embed_items(model, items, cfg)
+    _, controls = retrieval_scores.score(model, vectors, entries, items, cfg)
+    assert controls["chance"]["image_to_text_R@1"] == pytest.approx(1 / 3)
+    assert controls["constant_embeddings"] == pytest.approx(controls["chance"])
+    with pytest.raises(ValueError, match=r"folds or random subsets: got 2 folds and subsets of 3"):
+        retrieval_scores.evaluate(model, items, config("data.eval_folds=2", "data.eval_subset=3"))
+
+
 @pytest.mark.parametrize("setting", ["data.views=11", "data.eval_views=0"])
 def test_crops_that_there_are_not(config, setting: str) -> None:
     with pytest.raises(ValueError, match=r"data.views and data.eval_views must lie in 1..10: got"):
