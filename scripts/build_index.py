@@ -25,6 +25,8 @@ from mm.engine import keep_freed_memory, start_logging
 from mm.index import Index, IndexConflictError, IndexDamagedError, corpus, index_of
 from mm.tasks import retrieval, retrieval_data, retrieval_scores
 
+WORD_COUNT = 5  # how often a word must have been trained to be indexed, unless --min-count says otherwise
+
 
 @clean_exit(OSError, ValueError, IndexConflictError, IndexDamagedError)
 def main() -> None:
@@ -41,19 +43,26 @@ def main() -> None:
     parser.add_argument("--modality", nargs="+", choices=data.MODALITIES, help="what to index; all that the run has")
     parser.add_argument("--factory", default="auto", help="exact, a FAISS factory string, or auto: chosen by the size")
     parser.add_argument("--vocabulary", action="store_true", help="index the training words as well")
-    parser.add_argument("--min-count", type=int, default=5, help="of the words, how often they must have been trained")
+    parser.add_argument(
+        "--min-count", type=int, help=f"{WORD_COUNT}; of the words, how often they must have been trained"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files and say how many")
     parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
     arguments = parser.parse_intermixed_args()
     if arguments.embeddings and (arguments.modality or arguments.skip_bad):
         parser.error("--modality and --skip-bad were for embed.py: leave them out with --embeddings.")
+    if arguments.min_count is not None and not arguments.vocabulary:
+        parser.error("--min-count is of the words: give --vocabulary too, or leave it out.")
+    kind = next((name for name in corpora.OF_FILES if getattr(arguments, name)), None)
+    given = kind or ("embeddings" if arguments.embeddings else None)
+    if given and not arguments.vocabulary and (idle := retrieval.idle_for_files(arguments.settings)):
+        parser.error(f"{', '.join(idle)} would have no effect with --{given}: leave it out.")
     keep_freed_memory()  # a third less CPU for a network over many pictures
     model, cfg = retrieval.load(arguments.run, arguments.settings)
     retrieval.check_indexable(cfg)
     start_logging()
     Index(model.head.embed_dim, factory=arguments.factory)  # that there is such a factory, before hours of work
     run, parts = str(Path(arguments.run).absolute()), Path(arguments.out) / ".parts"
-    kind = next((name for name in corpora.OF_FILES if getattr(arguments, name)), None)
     modalities = arguments.modality or cfg.modalities
     if kind:
         things = corpora.OF_FILES[kind](getattr(arguments, kind))
@@ -89,11 +98,10 @@ def main() -> None:
             items = data.readable(items, {m: model.encoder(m).prepare for m in modalities})
         vectors, entries = retrieval_scores.embed_items(model, items, cfg, modalities)
         entries = {m: [e._replace(meta=e.meta | {"split": split}) for e in some] for m, some in entries.items()}
-        index = index_of(vectors, entries, model.fingerprint(), run)
-        index.factory = arguments.factory
-        index.compact()
+        index = index_of(vectors, entries, model.fingerprint(), run, arguments.factory)
     if arguments.vocabulary:
-        counts = retrieval_data.word_counts(data.load(cfg.data, "train", cfg.seed), arguments.min_count)
+        least = WORD_COUNT if arguments.min_count is None else arguments.min_count
+        counts = retrieval_data.word_counts(data.load(cfg.data, "train", cfg.seed), least)
         words = [Entry(f"word:{word}", word, word, {"text": word, "count": n}) for word, n in counts.items()]
         index.add(model.embed("text", list(counts)), [w.id for w in words], [w.meta for w in words], modality="word")
     index.save(arguments.out)

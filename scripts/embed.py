@@ -43,6 +43,10 @@ def main() -> None:
     kind = next((name for name in corpora.OF_FILES if getattr(arguments, name)), None)
     if kind and arguments.split:
         parser.error(f"--split is of a data set: got it with --{kind}. Leave it out.")
+    if kind and (idle := retrieval.idle_for_files(arguments.settings)):
+        parser.error(f"{', '.join(idle)} would have no effect with --{kind}: leave it out.")
+    if arguments.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1: got {arguments.batch_size}.")
     keep_freed_memory()  # a third less CPU for a network over many pictures
     named = [f"data.name={arguments.data}"] if arguments.data else []
     model, cfg = retrieval.load(arguments.run, [*named, *arguments.settings])

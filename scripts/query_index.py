@@ -53,10 +53,13 @@ def main() -> None:
         parser.error(f"--{', --'.join(WITH_A_QUERY).replace('_', '-')} are for one question: leave them out.")
     index, modality = Index.load(arguments.index), arguments.modality
     if modality is not None and modality not in index.modalities:
-        near = hint(modality, index.modalities)
-        raise ConfigError(f"--modality must be one of {', '.join(index.modalities)}: got {modality!r}.{near}")
+        near, known = (
+            hint(modality, index.modalities),
+            ", ".join(index.modalities) or "those of the items: none has one",
+        )
+        raise ConfigError(f"--modality must be one of {known}: got {modality!r}.{near}")
     if arguments.interactive:
-        model, _ = retrieval.load(arguments.run or index.run)
+        model, _ = retrieval.load(run_of(index, arguments.run))
         conditions = [*arguments.where, *([f"modality={modality}"] if modality else [])]
         return converse(Prompt(Searcher(index, model), arguments.k, tuple(conditions)), arguments.json)
     kind = next(name for name in ("image", "text", "audio", "vector") if getattr(arguments, name) is not None)
@@ -68,7 +71,7 @@ def main() -> None:
     }
     model, cfg = None, None
     if kind != "vector" or any(terms.values()) or arguments.run:
-        model, cfg = retrieval.load(arguments.run or index.run)
+        model, cfg = retrieval.load(run_of(index, arguments.run))
     source = given if kind == "text" else read_vectors(given) if kind == "vector" else Path(given)
     hits = Searcher(index, model).query(
         **{kind: source}, **terms, k=arguments.k, where=parse_where(arguments.where), modality=modality
@@ -81,6 +84,13 @@ def main() -> None:
         query_cell = Shown("text" if kind == "vector" else kind, given, f"query{words}")
         picture = draw_neighbours([(query_cell, row)], arguments.grid)
         print(f"Picture: {picture}", file=sys.stderr if arguments.json else sys.stdout)
+
+
+def run_of(index: Index, given: str | None) -> str:
+    """The run whose encoders embed queries."""
+    if not (run := given or index.run):
+        raise ConfigError("the index does not say which run embeds queries: name it with --run, or ask with --vector.")
+    return run
 
 
 def show(hits: list[Hit], as_json: bool) -> None:
@@ -109,7 +119,7 @@ def converse(prompt: Prompt, as_json: bool) -> None:
 
 def shown_hit(hit: Hit, split_sources: Callable[[str, str], Mapping[str, Source]] | None) -> Shown:
     """An answer as a cell: its file (or a tar's), its sentence, or the item of the data set that it was made from."""
-    modality, title = hit.metadata["modality"], f"{hit.score:.2f}"
+    modality, title = hit.metadata.get("modality", "text"), f"{hit.score:.2f}"
     if "text" in hit.metadata:
         return Shown("text", hit.metadata["text"], title)
     if "path" in hit.metadata:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -180,7 +181,12 @@ def test_what_was_embedded_before_a_failure_is_kept(script, tiny_run: Path, own_
     )
 
 
-def test_factories(script, tiny_run: Path, embedded: Path, shards: str, tmp_path: Path) -> None:
+def test_factories(
+    script, tiny_run: Path, embedded: Path, shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds: list[str] = []
+    compact = Index.compact
+    monkeypatch.setattr(Index, "compact", lambda index: builds.append(index.factory) or compact(index))
     for number, (source, factory) in enumerate(
         ((("--embeddings", embedded), "HNSW8"), (("--shards", shards), "Flat"), (("--split", "val"), "HNSW8"))
     ):
@@ -189,6 +195,8 @@ def test_factories(script, tiny_run: Path, embedded: Path, shards: str, tmp_path
         assert answer.code == 0, answer.err
         built = Index.load(out)
         assert built.factory == factory and f"searched by {built.built}" in answer.out
+        assert builds == [factory]  # once: it may take hours
+        builds.clear()
         found = built.search(built.vectors(built.ids), 1).ids
         assert [one for (one,) in found] == built.ids
     answer = script("build_index", tiny_run, "--out", tmp_path / "wrong", "--shards", shards, "--factory", "HNWS8")
@@ -264,12 +272,15 @@ def test_damaged_shards_with_and_without_skip_bad(script, tiny_run: Path, own_ta
         (("--folder", "FOLDER", "--modality", "text"), "files of 'image' or 'audio'"),
         (("--folder", "FOLDER", "--modality", "video"), "invalid choice: 'video'"),
         (("--csv", "OWN", "data.nam=x"), "data.nam"),
+        (("--folder", "FOLDER", "data.skip_bad=true"), "data.skip_bad=true would have no effect with --folder"),
+        (("--shards", "GZIP"), "GZIP must be an uncompressed tar"),
     ],
 )
 def test_wrong_arguments(
     script, name: str, tiny_run: Path, own_table: Path, tmp_path: Path, arguments, said: str
 ) -> None:
-    places = {"OWN": own_table, "FOLDER": own_table.parent}
+    places = {"OWN": own_table, "FOLDER": own_table.parent, "GZIP": tmp_path / "GZIP"}
+    places["GZIP"].write_bytes(gzip.compress(b"\0" * 2000))
     answer = script(name, tiny_run, "--out", tmp_path / "out", *(places.get(word, word) for word in arguments))
     assert answer.code == 2, answer
     assert said in answer.err and "Traceback" not in answer.err
@@ -280,6 +291,12 @@ def test_arguments_that_have_no_effect(script, tiny_run: Path, own_table: Path, 
     out = ("--out", tmp_path / "out")
     answer = script("embed", tiny_run, *out, "--folder", own_table.parent, "--split", "val")
     assert answer.code == 2 and "--split is of a data set: got it with --folder" in answer.err
+    answer = script("embed", tiny_run, *out, "--folder", own_table.parent, "--batch-size", 0)
+    assert answer.code == 2 and "--batch-size must be at least 1: got 0" in answer.err
+    answer = script("build_index", tiny_run, *out, "--split", "val", "--min-count", 2)
+    assert answer.code == 2 and "--min-count is of the words: give --vocabulary too" in answer.err
+    answer = script("build_index", tiny_run, *out, "--embeddings", embedded, "data.root=x")
+    assert answer.code == 2 and "data.root=x would have no effect with --embeddings" in answer.err
     for more in (("--modality", "image"), ("--skip-bad",)):
         answer = script("build_index", tiny_run, *out, "--embeddings", embedded, *more)
         assert answer.code == 2 and "were for embed.py" in answer.err

@@ -68,6 +68,24 @@ def test_what_tuning_refuses(script, folder: Path, tmp_path: Path) -> None:
     assert_clean(script("tune_index", folder), "search.faiss is not what was saved")
 
 
+# Asking an index of vectors -------------------------------------------------------------------------------------------
+
+
+def test_an_index_without_a_run_answers_vectors_and_draws_ids(script, folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", unit(1000)[3])
+    answer = script("query_index", folder, "--vector", tmp_path / "one.npy", "-k", "2", "--grid", tmp_path / "grid.png")
+    assert answer.code == 0, answer.err
+    assert answer.out.split()[:3] == ["1", "1.000", "3"] and (tmp_path / "grid.png").stat().st_size > 1000
+    for options, said in (
+        (("--vector", folder.parent / "queries.npy"), "a query must be one vector (D,): got shape (200, 32)"),
+        (("--text", "a dog"), "the index does not say which run embeds queries: name it with --run"),
+        (("--interactive",), "the index does not say which run embeds queries"),
+        (("--vector", tmp_path / "one.npy", "--modality", "image"), "--modality must be one of those of the items"),
+        (("--vector", tmp_path / "one.npy", "--where", "n=0..99999999999999999999"), "where compares numbers between"),
+    ):
+        assert_clean(script("query_index", folder, *options), "query_index.py: ", said)
+
+
 # Asking line by line --------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -250,7 +251,7 @@ def test_command(command: str, script, sandbox: Path, stand_in, no_java: None) -
             load(cfg.data, "test", cfg.seed)
         except FileNotFoundError as error:
             pytest.skip(f"the real data set is not laid out: {error}")
-    elif name in ("evaluate", "build_index", "caption", "ask", "localise", "separate"):
+    elif name in ("evaluate", "build_index", "embed", "caption", "ask", "localise", "separate"):
         if "--references" in arguments:
             references = Path(arguments[arguments.index("--references") + 1])
             if not references.is_file():
@@ -296,6 +297,7 @@ def test_python_block(number: int, sandbox: Path, stand_in, no_java: None) -> No
     assert len(printed) == code.count("print(")
     for value in [value for shown in printed for value in shown]:
         said = re.search("captioning|vqa", code) and isinstance(value, str) and value.strip()
+        value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         near = "import words" in code and value and all(word and math.isfinite(cosine) for word, cosine in value)
         assert said or near or (isinstance(value, torch.Tensor) and value.isfinite().all()), printed
     for name, shape in re.findall(r"(\w+\.\w+) \(([\d, ]+)\)", code):  # what its comments promise

@@ -53,7 +53,7 @@ def of_shards(pattern: str) -> Corpus:
     """The samples of tar shards, see `mm.data.shards`; the modalities are those of the first sample.
 
     Raises:
-        FileNotFoundError, ValueError: as of `mm.data.shards.files`.
+        FileNotFoundError, ValueError: as of `mm.data.shards.files`; or none of them has a sample.
     """
     paths = files(pattern)
     said = set[str]()
@@ -70,6 +70,9 @@ def of_shards(pattern: str) -> Corpus:
         items = (item_of(sample, fault, texts=modality == "text") for sample in things)
         return [entry for item in items if item for entry in entries_of(item, modality)]
 
+    wrong: dict[str, str] = {}
+    if next(samples(paths, wrong.__setitem__, Counter()), None) is None:
+        raise ValueError(f"the shards {pattern} must have a sample: {next(iter(wrong.values()))}")
     some = (item_of(sample, lambda *_: None) for sample in samples(paths, lambda *_: None, Counter()))
     first = next((item for item in some if item), Item("", ""))
     description = {"kind": "shards", "pattern": pattern, "shards": len(paths)}

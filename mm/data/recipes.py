@@ -119,7 +119,7 @@ def _classes(file: Path) -> dict[str, str]:
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # also brackets without end
         raise ValueError(f"{file} must be JSON: {error}. See docs/data.md.") from error
 
 
@@ -139,7 +139,7 @@ def rows(file: Path) -> Iterator[dict[str, Any]]:
                 number += 1
                 sign = text.take(",", "]")
             text.take("")
-    except ValueError as error:  # with that of JSON and of UTF-8
+    except (ValueError, RecursionError) as error:  # with those of JSON and of UTF-8, and brackets without end
         said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise ValueError(f"{file} must be a JSON list of objects: at row {number}: {said}. Fetch it anew.") from error
 

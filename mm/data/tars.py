@@ -10,7 +10,7 @@ from mm.files import Member, read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of what is kept beside a tar
+FORMAT = 2  # of what is kept beside a tar; 1 passed over links
 KEPT = ".{}.members.json"  # beside the tar of this name
 
 
@@ -65,9 +65,10 @@ def _scanned(shard: Path, size: int) -> tuple[list[Member], str]:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if head.issparse():
                     wrong = f"it holds a sparse file, {head.name!r}"
-                elif head.isreg():
-                    found.append(Member(shard, head.name, head.offset_data, head.size))
-                    if head.offset_data + head.size > size:
+                elif head.isreg() or head.islnk() or head.issym():
+                    held = head.size if head.isreg() else 0  # bytes; who reads a link is told that it is empty
+                    found.append(Member(shard, head.name, head.offset_data, held))
+                    if head.offset_data + held > size:
                         wrong = "it is cut off"
             file.seek(tar.offset)
             end = file.read(tarfile.BLOCKSIZE)  # of zeros; tarfile takes a damaged header for the end too

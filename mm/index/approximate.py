@@ -13,7 +13,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from mm.index.exact import NO_SCORE, ExactVectors, best, parts, write_faiss
+from mm.index.exact import ExactVectors, write_faiss
+from mm.index.products import NO_SCORE, best_of_many, parts
 from mm.index.setting import Setting, fetched
 
 SEARCH, ROWS = "search.faiss", "rows.npy"
@@ -63,6 +64,13 @@ class Approximate:
     def most_training_vectors(self) -> int:
         """How many vectors make it hardly better."""
         return max(MOST_TRAINING, *(MOST_PER_LIST * getattr(part, "nlist", 0) for part in _parts(self._index)))
+
+    @property
+    def size(self) -> int:
+        """Bytes in a file, and about as many in memory."""
+        parts_of_it: list[int] = []
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda part: parts_of_it.append(len(part))))  # type: ignore[attr-defined]
+        return sum(parts_of_it) + self.keys.nbytes
 
     def train(self, vectors: np.ndarray) -> None:
         """Learn lists and codes from vectors (n, D) float32.
@@ -126,7 +134,7 @@ class Approximate:
         candidates = len(vectors) if allowed is None else len(allowed)
         k = min(k, candidates)
         wider = max(1, k / self.setting.k) * len(self) / max(candidates, 1)
-        if not k or not self.setting.pays(wider, candidates, vectors.multiplies(len(queries))):
+        if not k or not len(queries) or not self.setting.pays(wider, candidates, len(queries)):
             return vectors.nearest(queries, k or 1, allowed)
         share, effort, rerank = candidates / len(self), self.setting.effort_for(wider), self.setting.rerank_for(wider)
         fetch = fetched(k, rerank, share)
@@ -166,7 +174,7 @@ class Approximate:
         if fetch < k:
             empty = ((0, 0), (0, k - fetch))
             scores, positions = np.pad(scores, empty, constant_values=NO_SCORE), np.pad(positions, empty)
-        scores, positions = _best_of_many(scores, positions, k)  # (Q, k), (Q, k)
+        scores, positions = best_of_many(scores, positions, k)  # (Q, k), (Q, k)
         positions[scores == NO_SCORE] = -1
         return scores, positions, left
 
@@ -267,18 +275,6 @@ def _parameters(index: Any, effort: int) -> Any:
     elif isinstance(index, faiss.IndexIVF):
         made = faiss.SearchParametersIVF(nprobe=min(effort, index.nlist))  # type: ignore[call-arg]
     return made
-
-
-def _best_of_many(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `best`; where there are many candidates, only those that can be among the k best are sorted."""
-    if scores.shape[1] <= 4 * k:
-        return best(scores, positions, k)
-    likely = np.argpartition(-scores, k, axis=1)[:, : k + 1]  # (Q, k + 1)
-    found, at = best(np.take_along_axis(scores, likely, 1), np.take_along_axis(positions, likely, 1), k + 1)
-    tied = np.flatnonzero((found[:, k - 1] == found[:, k]) & (found[:, k] > NO_SCORE))  # equals may have been left out
-    found, at = found[:, :k], at[:, :k]
-    found[tied], at[tied] = best(scores[tied], positions[tied], k)
-    return found, at
 
 
 def _reason(error: Exception) -> str:

@@ -94,13 +94,18 @@ def write(
         The finished manifest.
 
     Raises:
-        ValueError: a source that cannot be read (its id and the reason are named), nothing to embed, a name twice, or
-            the folder is of something else: what differs is named; or the corpus changes meanwhile.
+        ValueError: a source that cannot be read (its id and the reason are named), no modality or nothing to embed, a
+            name twice, or the folder is of something else: what differs is named; or the corpus changes meanwhile.
         IndexConflictError: another process is writing the folder.
         IndexDamagedError: its manifest is damaged.
         OSError: the disk is full, the folder cannot be written, ...; what is there stays.
     """
     folder = Path(folder)
+    if not modalities:
+        raise ValueError(
+            f"there must be a modality to embed of {corpus.description}: got none. Name it, --modality "
+            "(modalities=[...]), and a run that has it."
+        )
     values = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -159,11 +164,9 @@ def index_of_corpus(folder: str | Path, run: str = "", factory: str = "auto") ->
     """
     manifest = describe(folder)
     index = Index(manifest["dim"], manifest["fingerprint"], run or manifest["run"], factory)
-    index.factory = "exact"  # until everything is there
     for part in read(folder):
         index.add(part.vectors, part.ids, part.metadata)
-    index.factory = factory
-    index.compact()
+    index.compact()  # what searches is built once, when everything is there
     say_left_out(manifest, "the index")
     return index
 

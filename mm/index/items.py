@@ -131,6 +131,8 @@ class Items:
         Raises:
             ValueError: no item has the key, or what is wanted cannot be compared.
         """
+        if not isinstance(conditions, Mapping):
+            raise ValueError(f"where must be a mapping of metadata keys to what is wanted: got {conditions!r}.")
         clauses, values = ["TRUE"], []
         for key, wanted in conditions.items():
             if not _is_key(key):
@@ -160,7 +162,7 @@ class Items:
             exclude: ids; unknown ones are of no effect.
         """
         allowed = self.where(where) if len(self) and where else None  # (m,)
-        unwanted = self.known(map(plain_id, exclude))
+        unwanted = self.known(plain_ids(exclude))
         if not len(unwanted):
             return allowed
         is_allowed = np.full(len(self), allowed is None)
@@ -217,16 +219,19 @@ class Items:
         return f"where: no item has the key {key!r}. Keys are: {', '.join(keys) or 'none'}.{hint(key, keys)}"
 
 
-def plain_id(id_: Any, row: int | None = None) -> Id:
-    """A string or an integer of Python's own.
+def plain_ids(ids: Iterable[Id]) -> list[Id]:
+    """Strings and integers of Python's own.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: one of them is something else, or all together are one string, whose letters are hardly meant.
     """
-    id_ = id_.item() if isinstance(id_, np.generic) else id_
-    if not isinstance(id_, (str, int)) or isinstance(id_, bool):
-        raise ValueError(f"ids must be strings or integers: got {id_!r}" + ("." if row is None else f" in row {row}."))
-    return id_
+    if isinstance(ids, str):
+        raise ValueError(f"ids must be a list or another collection of ids: got the string {ids!r}.")
+    plain = [id_.item() if isinstance(id_, np.generic) else id_ for id_ in ids]
+    for row, id_ in enumerate(plain):
+        if not isinstance(id_, (str, int)) or isinstance(id_, bool):
+            raise ValueError(f"ids must be strings or integers: got {id_!r} in row {row}.")
+    return plain
 
 
 def as_json(values: Metadata, row: int) -> str:
@@ -257,6 +262,10 @@ def _scalar(value: Any) -> str | int | float | bool | None:
             f"where compares with strings, numbers, True, False and None: got {value!r}. "
             "Give a list or a set for several values, a tuple (low, high) for a range."
         )
+    if isinstance(value, str) and "\0" in value:  # where SQLite would end the text
+        raise ValueError(f"where compares text without NUL: got {value!r}.")
+    if isinstance(value, (int, float)) and not abs(value) < 2**63:  # SQLite would round these, and NaN is none
+        raise ValueError(f"where compares numbers between -2**63 and 2**63: got {value!r}. None is no bound.")
     return value
 
 

@@ -132,7 +132,7 @@ class Searcher:
         ((kind, source),) = given.items()
         main = source if kind == "vector" else self._embed(kind, source)
         if not len(plus) and not len(minus):
-            return _vector(main)
+            return _alone(_vector(main))
         return combine([main, *map(self._term, plus)], [*map(self._term, minus)])
 
     def _term(self, term: Any) -> Any:
@@ -220,6 +220,13 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _alone(vector: np.ndarray) -> np.ndarray:
+    """A vector (D,) as it is: of several, all but the first would have no part in the answer."""
+    if vector.ndim != 1:
+        raise ValueError(f"a query must be one vector (D,): got shape {vector.shape}.")
+    return vector
 
 
 def _vector(values: Any) -> np.ndarray:

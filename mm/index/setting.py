@@ -34,8 +34,8 @@ class Setting:
         rerank: candidates per answer.
         ms: CPU milliseconds per query.
         wide_effort, wide_rerank, wide_ms: what reaches the same recall there.
-        exact_ms: per query, by exact search over all of `items`, for a few queries.
-        exact_many_ms: the same for so many queries together that a product of matrices answers them.
+        exact_ms: of one query alone, by exact search over all of `items`.
+        exact_many_ms: per query, of many together; each such search reads all vectors once, as one query alone does.
         items: how many there were.
     """
 
@@ -58,9 +58,9 @@ class Setting:
         """Candidates per answer, in the same way."""
         return round(_between(self.rerank, self.wide_rerank, wider))
 
-    def pays(self, wider: float, candidates: int, many: bool) -> bool:
+    def pays(self, wider: float, candidates: int, queries: int) -> bool:
         """Whether a search that is so much wider takes less time than an exact one among so many candidates."""
-        exact_ms = self.exact_many_ms if many else self.exact_ms
+        exact_ms = self.exact_many_ms + self.exact_ms / queries
         return wider == 1 or _between(self.ms, self.wide_ms, wider) < exact_ms * candidates / self.items
 
 

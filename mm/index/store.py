@@ -6,6 +6,7 @@ The face takes and gives vectors, ids and metadata only, never positions, so tha
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ from mm.index import contents, tuning, versions
 from mm.index.approximate import Approximate
 from mm.index.exact import ExactVectors, unit_vectors
 from mm.index.hits import Hits
-from mm.index.items import Id, Items, Metadata, Where, plain_id
+from mm.index.items import Id, Items, Metadata, Where, plain_ids
 from mm.index.setting import Trial
 
 MERGED = 65_536  # items copied together from another index
+CROWDED = 4  # rows per item of an approximate index, above which a save says so; HNSW finds less from about 12 on
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,14 @@ class Index:
         """The factory that searches are really made with: "exact", or FAISS's string."""
         return self._approximate.factory if self._approximate else "exact"
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of what searches read: the exact "vectors", and what is "approximate" beside them."""
+        return {
+            "vectors": len(self) * self.dim * 4,  # float32
+            "approximate": self._approximate.size if self._approximate else 0,
+        }
+
     def add(
         self, embeddings: Any, ids: Sequence[Id], metadata: Sequence[Metadata] | None = None, *, modality: str = ""
     ) -> None:
@@ -132,7 +142,7 @@ class Index:
             LookupError: an id that is not in the index.
         """
         self._check_writable()
-        positions = np.unique(self._items.positions(map(plain_id, ids)))
+        positions = np.unique(self._items.positions(plain_ids(ids)))
         self._vectors.remove(positions)
         self._items.remove(positions)
 
@@ -200,7 +210,7 @@ class Index:
         Raises:
             LookupError: an id that is not in the index.
         """
-        return self._vectors.get(self._items.positions(map(plain_id, ids)))  # (n, D)
+        return self._vectors.get(self._items.positions(plain_ids(ids)))  # (n, D)
 
     def metadata(self, ids: Iterable[Id]) -> list[Metadata]:
         """Metadata of items.
@@ -208,7 +218,7 @@ class Index:
         Raises:
             LookupError: an id that is not in the index.
         """
-        return self._items.metadata(self._items.keys[self._items.positions(map(plain_id, ids))].tolist())
+        return self._items.metadata(self._items.keys[self._items.positions(plain_ids(ids))].tolist())
 
     def search(
         self, vectors: Any, k: int, where: Where | None = None, exclude: Iterable[Id] = (), exact: bool = False
@@ -226,9 +236,7 @@ class Index:
             ValueError: a query that is not finite, not of unit length or not of width D, k below 1, or a key in `where`
                 that no item has.
         """
-        queries = unit_vectors(vectors, self.dim, "queries")  # (Q, D)
-        if k < 1:
-            raise ValueError(f"k must be at least 1: got {k}.")
+        queries, k = unit_vectors(vectors, self.dim, "queries"), _plain_k(k)  # (Q, D)
         allowed = self._items.allowed(where, exclude)  # (m,)
         if self._approximate is None and len(self) >= self._least_items and not self._told:
             self._told = True
@@ -255,7 +263,7 @@ class Index:
         if not -1 <= score <= 1:
             raise ValueError(f"score must be a cosine, from -1 to 1: got {score}.")
         found = list(self._vectors.within(queries, score, self._items.allowed(where, exclude)))
-        return Hits.of(self._items, *map(list, zip(*found, strict=True)))
+        return Hits.of(self._items, [scores for scores, _ in found], [positions for _, positions in found])
 
     def recall(self, k: int, queries: Any, self_queries: bool = False) -> float:
         """Share of the k best answers of exact search that `search` finds; equally good ones count as found.
@@ -266,10 +274,10 @@ class Index:
             self_queries: take queries that are items, too; they find themselves, which flatters.
 
         Raises:
-            ValueError: a query is an item, or there are no queries or no items.
+            ValueError: a query is an item, there are no queries or no items, or k is below 1.
         """
         vectors = tuning.asked(self._vectors, queries, self_queries)  # (Q, D)
-        sample = tuning.Sample(self._vectors, self._items.keys, vectors, k)
+        sample = tuning.Sample(self._vectors, self._items.keys, vectors, _plain_k(k))
         return sample.recall(np.asarray(self.search(vectors, k).scores))
 
     def tune(self, recall: float = 0.95, k: int = 10, queries: Any = None) -> list[Trial]:
@@ -290,15 +298,14 @@ class Index:
         """
         if not 0 <= recall <= 1:
             raise ValueError(f"recall must lie in 0..1: got {recall}.")
-        if k < 1:
-            raise ValueError(f"k must be at least 1: got {k}.")
+        k = _plain_k(k)
         if queries is None and len(self) < 2:
             raise ValueError(f"an index must have at least 2 items to be tuned without queries: it has {len(self)}.")
         own = None if queries is not None else tuning.some_of(len(self))  # (Q,)
         vectors = tuning.asked(self._vectors, queries) if own is None else self._vectors.get(own)  # (Q, D)
         sample = tuning.Sample(self._vectors, self._items.keys, vectors, k, own=own)
         if self._approximate is None:
-            return [Trial(1.0, sample.exact_ms(), {})]
+            return [Trial(1.0, sample.exact_many_ms, {})]
         self.trials, _ = tuning.tune(self._approximate, sample, recall)
         return self.trials
 
@@ -310,6 +317,12 @@ class Index:
             OSError: the disk is full, the folder cannot be written; what is there stays.
         """
         folder = Path(folder).absolute()
+        if self._approximate is not None and len(self._approximate) > CROWDED * len(self):
+            log.warning(
+                "%d rows of %s are of items that are gone, and %d of others: searches take longer and may find less "
+                "until compact() builds it anew",
+                *(len(self._approximate) - len(self), self.built, len(self)),
+            )
         all_of_it = contents.Contents(self._vectors, self._items, self._approximate, self.trials)
         about = {"factory": self.factory, "fingerprint": self.fingerprint, "run": self.run}
         fill = partial(contents.write, contents=all_of_it, about=about)
@@ -355,16 +368,26 @@ class Index:
         """(n, D) unit vectors, n ids and n dicts."""
         self._check_writable()
         vectors = unit_vectors(embeddings, self.dim, "embeddings")  # (n, D)
-        plain = [plain_id(id_, row) for row, id_ in enumerate(ids)]
-        rows = [{} for _ in plain] if metadata is None else [dict(values) for values in metadata]
+        plain = plain_ids(ids)
+        rows = [{} for _ in plain] if metadata is None else list(metadata)
+        for row, values in enumerate(rows):
+            if not isinstance(values, Mapping):
+                raise ValueError(f"metadata must be a dict of JSON values: row {row} is {type(values).__name__}.")
         if not len(vectors) == len(plain) == len(rows):
             raise ValueError(
                 "embeddings, ids and metadata must be equally many: "
                 f"got {len(vectors)} embeddings, {len(plain)} ids and {len(rows)} metadata."
             )
-        return vectors, plain, rows
+        return vectors, plain, [dict(values) for values in rows]
 
     def _check_writable(self) -> None:
         """Refuse to change what is in files."""
         if self._is_mapped:
             raise ValueError("an index that was loaded with mmap=True cannot be changed. Load it with mmap=False.")
+
+
+def _plain_k(k: Any) -> int:
+    """How many answers, as an integer of Python's own: FAISS takes no other."""
+    if (plain := int(operator.index(k))) < 1:
+        raise ValueError(f"k must be at least 1: got {plain}.")
+    return plain

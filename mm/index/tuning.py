@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mm.index.approximate import Approximate
-from mm.index.exact import BLOCK, NO_SCORE, ExactVectors, unit_vectors
+from mm.index.exact import ExactVectors, unit_vectors
+from mm.index.products import NO_SCORE
 from mm.index.setting import WIDE, Setting, Trial, fetched
 
 EXACT = ("exact", "Flat")  # factories that need nothing beside the exact vectors
@@ -24,7 +25,8 @@ RERANKS = (1, 2, 4, 8, 16, 32)  # candidates per answer
 GAIN = 0.001  # recall; where twice the candidates bring less, still more are not tried
 WIDE_QUERIES = 300  # of them, asked with a filter
 TIMED = 100  # queries timed together; the quickest such part counts, for other jobs slow down the others
-FEW, MANY = 5, 500  # the same for exact search
+ALONE, MANY = 5, 500  # queries timed one by one, and together, by exact search
+ADDED = 65_536  # vectors copied together on the way into an index
 SAME_SCORE = 1e-6  # two ways of computing one cosine differ by less
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Sample:
     ):
         candidates = len(vectors) if allowed is None else len(allowed)
         self.vectors, self.keys, self.queries, self.allowed, self.own = vectors, keys, queries, allowed, own
+        self.candidates = candidates
         self.extra = own is not None
         self.k = min(k, candidates - self.extra)
         found, self.exact_many_ms = _timed(self._exact, len(queries), MANY)
@@ -71,10 +74,10 @@ class Sample:
         """Share of the right answers among answers with these scores (Q, k); equally good ones are right."""
         return float(np.minimum((scores >= self.least[:, None]).sum(axis=1), self.k).mean() / self.k)
 
-    def measure(self, approximate: Approximate, effort: int, rerank: int, share: float = 1.0) -> Tried:
-        """Ask an index all the queries."""
+    def measure(self, approximate: Approximate, effort: int, rerank: int) -> Tried:
+        """Ask an index all the queries, for as many candidates as a search would: some of its rows may be dead."""
         k = self.k + self.extra
-        fetch = fetched(k, rerank, share)
+        fetch = fetched(k, rerank, self.candidates / len(approximate))
 
         def answer(some: np.ndarray) -> np.ndarray:
             queries = self.queries[some]  # (q, D)
@@ -85,8 +88,8 @@ class Sample:
         return Tried(self.recall(np.concatenate(scores)), ms, effort, rerank)
 
     def exact_ms(self) -> float:
-        """CPU milliseconds per query of exact search for a few queries."""
-        return _timed(self._exact, min(len(self.queries), 2 * FEW), FEW)[1]
+        """CPU milliseconds of exact search for one query alone."""
+        return _timed(self._exact, min(len(self.queries), ALONE), 1)[1]
 
     def _exact(self, some: np.ndarray) -> np.ndarray:
         """(q, k) scores, and one more where queries are items, of exact search with some of the queries."""
@@ -175,12 +178,12 @@ def build(factory: str, vectors: ExactVectors, keys: np.ndarray) -> tuple[Approx
     train = chance.choice(rest, min(len(rest), approximate.most_training_vectors), replace=False)
     log.info("building %s over %d items", factory, len(vectors))
     approximate.train(vectors.get(np.sort(train)))
-    for some in np.split(rest, range(BLOCK, len(rest), BLOCK)):
+    for some in np.split(rest, range(ADDED, len(rest), ADDED)):
         approximate.add(vectors.get(some), keys[some])
     sample = Sample(vectors, keys, vectors.get(queries), K, allowed=rest)
     trials, reached = tune(approximate, sample, AUTO_TARGET if is_auto else NAMED_TARGET)
     assert approximate.setting is not None
-    if is_auto and not (reached and approximate.setting.ms < approximate.setting.exact_ms):
+    if is_auto and not (reached and approximate.setting.ms < approximate.setting.exact_many_ms):
         log.warning("%s does not pay on these %d items: they are searched exactly", factory, len(vectors))
         return None
     approximate.add(vectors.get(queries), keys[queries])
@@ -215,14 +218,12 @@ def tune(approximate: Approximate, sample: Sample, target: float) -> tuple[list[
     ], reached
 
 
-def _sweep(
-    approximate: Approximate, sample: Sample, efforts: Sequence[int], reranks: Sequence[int], share: float = 1.0
-) -> Iterator[Tried]:
+def _sweep(approximate: Approximate, sample: Sample, efforts: Sequence[int], reranks: Sequence[int]) -> Iterator[Tried]:
     """Trials of growing effort, as long as they find more."""
     for effort in efforts:
         before = 0.0
         for rerank in reranks:
-            tried = sample.measure(approximate, effort, rerank, share)
+            tried = sample.measure(approximate, effort, rerank)
             yield tried
             if tried.recall < before + GAIN:
                 break
@@ -241,7 +242,7 @@ def _wide(approximate: Approximate, sample: Sample, chosen: Tried) -> Tried:
         filtered = Sample(sample.vectors, sample.keys, sample.queries[some], sample.k, kept, own)
         efforts = [effort for effort in approximate.efforts if effort >= chosen.effort]
         reranks = [rerank for rerank in RERANKS if rerank >= chosen.rerank]
-        tried = _sweep(approximate, filtered, efforts, reranks, 1 / WIDE)
+        tried = _sweep(approximate, filtered, efforts, reranks)
         if enough := [one for one in tried if one.recall >= chosen.recall - GAIN]:
             return min(enough, key=lambda one: one.ms)
     return Tried(chosen.recall, chosen.ms * WIDE, chosen.effort * WIDE, chosen.rerank)

@@ -64,6 +64,8 @@ def write(folder: Path, fill: Callable[[Path], dict[str, Any]], base: str | None
                 "Load it again and repeat the changes, or save to another folder."
             )
         _remove_versions(folder, but=current[0] if current else None)  # what a killed process left
+        for left in folder.glob(f".{POINTER}.*"):  # the same, of `write_text`
+            left.unlink()
         name = f"v{int(current[0][1:]) + 1 if current else 1:08d}"
         target = folder / name
         try:

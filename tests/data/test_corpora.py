@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 
@@ -91,6 +92,15 @@ def test_damaged_shards_are_told_by_the_listing(tmp_path):
     assert "it is cut off, the last file that can be told is 'b.jpg'" in told[str(tmp_path / "s.tar")]
     with pytest.raises(UnreadableError, match=r"s\.tar"):
         list(corpus.listing("image", refuse))
+
+
+def test_shards_without_a_sample_are_refused(tmp_path):
+    (tmp_path / "s.tar").write_bytes(gzip.compress(write_tar(tmp_path / "t", {"a.jpg": "j"}).read_bytes()))
+    with pytest.raises(ValueError, match=r"s\.tar must have a sample: .*s\.tar must be an uncompressed tar and whole"):
+        of_shards(str(tmp_path / "s.tar"))
+    write_tar(tmp_path / "s.tar", {"a.bmp": "j"})
+    with pytest.raises(ValueError, match=r"must have a sample: .*'a\.bmp' has none of the extensions that are read"):
+        of_shards(str(tmp_path / "s.tar"))
 
 
 def test_every_row_of_a_table(tmp_path, jpeg):

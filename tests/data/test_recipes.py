@@ -237,6 +237,7 @@ def test_no_more_than_a_part_of_the_file_is_in_memory(tmp_path):
         ('[{"a": 1}, {"a": "cut sh', "at row 1: Unterminated string"),
         ('[{"a": 1}, {"a" 2}]', "at row 1: Expecting ':' delimiter"),
         ('[{"a": 1}] [', r"at row 1: the end must come: got '\['"),
+        ('[{"a": ' + "[" * 100_000, "at row 0: maximum recursion depth exceeded"),
     ],
 )
 @pytest.mark.parametrize("chunk", [3, 2**20])

@@ -217,6 +217,7 @@ def test_one_member_by_its_name(tmp_path):
 
 @pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_names_links_and_folders(tmp_path, layout):
+    """A picture that is packed as a link is not missing, it is empty."""
     key = f"{'d' * 90}/{'k' * 80}"
     with tarfile.open(tmp_path / "train-0.tar", "w", format=layout) as tar:
         for name, kind in (("d" * 90, tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("h.jpg", tarfile.LNKTYPE)):
@@ -226,7 +227,11 @@ def test_long_names_links_and_folders(tmp_path, layout):
         head = tarfile.TarInfo(f"{key}.txt")
         head.size = 3
         tar.addfile(head, io.BytesIO(b"one"))
-    assert [(item.id, item.text) for item in shards(pattern_of(tmp_path), "train")] == [(key, ("one",))]
+    *links, item = shards(pattern_of(tmp_path), "train")
+    assert (item.id, item.text) == (key, ("one",)) and [link.id for link in links] == ["l", "h"]
+    for link in links:
+        with pytest.raises(MediaError, match=rf"train-0\.tar:{link.id}\.jpg: it is empty"):
+            read_image(link.image[0])
 
 
 # What is wrong ------------------------------------------------------------------------------------------------------

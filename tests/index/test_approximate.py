@@ -72,7 +72,9 @@ def check(index, kept):
     assert hits.ids == expected
     np.testing.assert_allclose(hits.scores, -np.sort(-scores)[:, :12], atol=1e-6)
     assert [index.search(query, 12).ids[0] for query in asked] == expected
-    assert index.search(asked, len(ids) + 50).ids == [[ids[position] for position in row] for row in order]
+    every = index.search(asked, len(ids) + 50)
+    assert all(len(row) == len(ids) and set(row) == set(ids) for row in every.ids)
+    np.testing.assert_allclose(every.scores, -np.sort(-scores), atol=1e-6)
     without = index.search(asked[:3], 12, exclude=[row[0] for row in expected[:3]]).ids
     gone = {row[0] for row in expected[:3]}
     assert without == [[ids[p] for p in row if ids[p] not in gone][:12] for row in order[:3]]
@@ -152,6 +154,21 @@ def test_removed_ids_never_come_back(factory):
     expected = [[kept[position] for position in row] for row in np.argsort(-(asked @ vectors[kept].T), axis=1)[:, :10]]
     assert index.search(asked, 10).ids == expected
     assert not {id_ for row in index.search(asked, 300, {"half": 0}).ids for id_ in row} & gone
+
+
+def test_a_save_says_when_most_rows_are_of_items_that_are_gone(tmp_path, caplog):
+    index = Index.build(unit(400), range(400), factory="HNSW16")
+    for _ in range(3):
+        index.update(unit(400), range(400))
+    index.save(tmp_path)
+    assert caplog.text == ""
+    index.update(unit(1), [0])
+    index.save(tmp_path)
+    assert "1201 rows of HNSW16 are of items that are gone, and 400 of others" in caplog.text
+    caplog.clear()
+    index.compact()
+    index.save(tmp_path)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,PQ8x4fs", "HNSW16", "PCA16,IVF16,Flat", "IVF16,PQ8,RFlat"])
@@ -281,6 +298,17 @@ def test_too_few_items_are_searched_exactly_until_there_are_enough(factory, leas
         assert generous(index).search(vectors[:least:100], 1).ids == [[row] for row in range(0, least, 100)]
 
 
+@every_type
+def test_no_queries_have_no_answers_and_k_may_be_an_integer_of_numpy(factory):
+    index = Index.build(unit(800), range(800), details(range(800)), factory=factory)
+    for where in (None, {"half": 1}):
+        hits = index.search(unit(0), 3, where)
+        assert (hits.ids, hits.scores.shape, hits.metadata) == ([], (0, 3), [])
+        ranged = index.search_range(unit(0), 0.5, where)
+        assert (ranged.ids, ranged.scores, ranged.metadata) == ([], [], [])
+        assert index.search(unit(5), np.int64(7), where).ids == index.search(unit(5), 7, where).ids
+
+
 def test_an_index_of_any_type_may_be_empty_and_may_become_so():
     for factory in FACTORIES:
         index = Index.build(np.zeros((0, 32), np.float32), [], factory=factory)
@@ -326,3 +354,15 @@ def test_rows_are_looked_up_by_the_keys_of_items():
     keys = np.array([90, 100, 101, 149, 200])
     assert np.flatnonzero(approximate._positions(keys) >= 0).tolist() == [0, 1, 49]
     assert approximate._positions(keys)[[0, 1, 49, 50]].tolist() == [1, 2, 3, -1]
+
+
+@pytest.mark.parametrize(("factory", "bits"), [("exact", 0), ("SQ8", 8), ("PQ16x4fs", 2), ("IVF16,Flat", 32)])
+def test_sizes_are_those_of_the_files(factory, bits, tmp_path):
+    index = Index.build(unit(2000), range(2000), factory=factory)
+    index.save(tmp_path)
+    kept = index.sizes
+    assert kept["vectors"] == 2000 * 32 * 4
+    files = sum(path.stat().st_size for path in tmp_path.glob("v*/*") if path.name in ("search.faiss", "rows.npy"))
+    assert kept["approximate"] == pytest.approx(files, abs=200)
+    codes = 2000 * 32 * bits / 8
+    assert codes <= kept["approximate"] <= 1.2 * codes + 60_000 * (bits > 0)  # beside ids, keys and what was learnt

@@ -139,6 +139,8 @@ def test_recall_refuses_queries_that_are_items(factory):
         index.recall(10, others[:0])
     with pytest.raises(ValueError, match="got 20 queries for 0 items"):
         Index(16).recall(10, others)
+    with pytest.raises(ValueError, match="k must be at least 1: got 0"):
+        index.recall(0, others)
 
 
 def test_recall_of_exact_search_is_1_also_where_k_is_larger_than_the_index():

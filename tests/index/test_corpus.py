@@ -174,6 +174,9 @@ def test_metadata_that_no_index_takes_is_refused_before_it_is_embedded(tmp_path,
 
 
 def test_nothing_to_embed(tmp_path):
+    with pytest.raises(ValueError, match=r"a modality to embed of \{'kind': 'words'\}: got none\. Name it, --modality"):
+        written(tmp_path / "c", NAMES, modalities=[])
+    assert not (tmp_path / "c").exists()
     with pytest.raises(ValueError, match=r"there must be something to embed: \{'kind': 'words'\} has no text"):
         written(tmp_path / "c", [])
     with pytest.raises(

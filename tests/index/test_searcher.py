@@ -146,6 +146,8 @@ def test_wrong_terms_and_conditions_are_errors(searcher):
         searcher.query(text="red", plus=[np.ones(3)])
     with pytest.raises(ValueError, match="unit length"):
         searcher.query(vector=np.ones(6))
+    with pytest.raises(ValueError, match=r"a query must be one vector \(D,\): got shape \(2, 6\)"):
+        searcher.query(vector=np.eye(6)[:2])
 
 
 def test_combine_is_the_direction_of_the_sum():

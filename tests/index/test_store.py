@@ -74,7 +74,8 @@ FILTERS = {
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("queries", [1, 5])
 def test_filters_equal_brute_force_on_the_subset(index, name, queries, monkeypatch):
-    monkeypatch.setattr("mm.index.exact.BLOCK", 64)  # so that selected vectors are copied in several blocks
+    monkeypatch.setattr("mm.index.products.BLOCK", 64)  # so that selected vectors are copied in several blocks
+    monkeypatch.setattr("mm.index.products.GROUP", 16)
     where, keep = FILTERS[name]
     allowed = np.array([keep(values) for values in details(300)])
     asked = unit(queries, seed=7)
@@ -147,7 +148,9 @@ def test_integer_and_string_ids_are_different():
 @pytest.mark.parametrize("queries", [1, 30])
 @pytest.mark.parametrize("where", [None, {"odd": 0}])
 def test_equal_scores_come_in_the_order_of_adding_also_where_the_list_ends(queries, where, monkeypatch):
-    monkeypatch.setattr("mm.index.exact.MOST_RESULTS", 500)  # settle ties in several parts
+    monkeypatch.setattr("mm.index.products.MOST_RESULTS", 500)  # in several parts and blocks
+    monkeypatch.setattr("mm.index.products.BLOCK", 64)
+    monkeypatch.setattr("mm.index.products.GROUP", 16)
     groups = unit(6, 24, seed=1)
     vectors = groups[np.arange(600) % 6]
     index = Index.build(vectors, range(600), [{"odd": row % 2} for row in range(600)])
@@ -206,6 +209,9 @@ def test_vectors_that_are_refused_leave_the_index_as_it_was(index, vectors, mess
         (["a", "b", "c"], [{}, {}, {"x": object()}], "metadata must be JSON values: row 2"),
         (["a", "b", "c"], [{}, {'x"y': 1}, {}], "printable strings without quotes: row 1"),
         (["a", "b", "c"], [{"x": "\udc80"}, {}, {}], "metadata must be JSON values: row 0"),
+        (["a", "b", "c"], [{}, None, {}], "metadata must be a dict of JSON values: row 1 is NoneType"),
+        (["a", "b", "c"], {"x": 1, "y": 2, "z": 3}, "metadata must be a dict of JSON values: row 0 is str"),
+        ("abc", None, "ids must be a list or another collection of ids: got the string 'abc'"),
     ],
 )
 def test_ids_and_metadata_that_are_refused_leave_the_index_as_it_was(index, ids, metadata, message):
@@ -223,10 +229,17 @@ def test_ids_and_metadata_that_are_refused_leave_the_index_as_it_was(index, ids,
         ({"splitt": None}, "no item has the key 'splitt'"),
         ({'sp"lit': 1}, "no item has the key"),
         ({3: 1}, "no item has the key 3"),
+        ({"split": "a\0b"}, "text without NUL"),
         ({"split": {"a": 1}}, "compares with strings, numbers"),
         ({"seconds": (1, 2, 3)}, r"a range is \(low, high\)"),
         ({"seconds": (None, None)}, r"a range is \(low, high\)"),
         ({"seconds": (1, "b")}, "two numbers or two strings"),
+        ({"seconds": (float("nan"), 5)}, r"compares numbers between -2\*\*63 and 2\*\*63: got nan"),
+        ({"seconds": [1.0, float("inf")]}, "got inf. None is no bound"),
+        ({"seconds": (0, 10**30)}, "got 1000000000000000000000000000000"),
+        ({"seconds": 2**63 + 1}, "got 9223372036854775809"),  # which SQLite would take for 2**63
+        ("split=test", "where must be a mapping of metadata keys to what is wanted: got 'split=test'"),
+        (lambda metadata: True, "where must be a mapping"),
     ],
 )
 def test_conditions_that_cannot_be_met_by_any_index_are_errors(index, where, message):
@@ -244,6 +257,11 @@ def test_other_wrong_arguments(index):
     assert len(index) == 300
     with pytest.raises(LookupError, match="id 5 must be one of"):
         index.vectors([5])
+    index.add(unit(2, seed=3), ["a", "b"])
+    for wrong in (index.remove, index.vectors, index.metadata, lambda ids: index.search(unit(1), 3, exclude=ids)):
+        with pytest.raises(ValueError, match="collection of ids: got the string 'ab'"):  # neither of them is meant
+            wrong("ab")
+    assert len(index) == 302
     with pytest.raises(ValueError, match=r"factory must be auto, exact or what FAISS makes .*: got 'HNSV32'"):
         Index(4, factory="HNSV32")
     with pytest.raises(ValueError, match=r"matrix \(n, D\): got shape \(16,\)"):

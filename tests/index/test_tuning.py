@@ -101,6 +101,18 @@ def test_tuning_without_queries_asks_with_items_that_are_no_answers_to_themselve
         assert trial.recall == pytest.approx(np.mean(shares), abs=2e-3)
 
 
+@pytest.mark.parametrize("factory", ["HNSW16", "IVF16,Flat", "SQ8"])
+def test_what_tuning_measures_is_what_a_search_finds_where_most_rows_are_dead(factory, caplog):
+    vectors = clustered(2200)
+    index = Index.build(vectors[:2000], range(2000), factory=factory)
+    index.remove(range(1970))
+    caplog.clear()
+    for queries in (vectors[2000:], None):
+        trials = index.tune(0.9, queries=queries)
+        assert trials[-1].recall >= 0.9 and "no setting" not in caplog.text
+        assert index.recall(10, vectors[2000:]) >= 0.9
+
+
 def test_a_recall_that_none_reaches_is_said_and_the_best_is_set(caplog):
     vectors = unit(2500)
     index = Index.build(vectors[:2000], range(2000), factory="PQ2x4fs")
@@ -155,9 +167,9 @@ def test_the_power_law_goes_through_what_was_measured():
     assert (setting.effort_for(1), setting.rerank_for(1)) == (16, 2)
     assert (setting.effort_for(10), setting.rerank_for(10)) == (64, 8)
     assert setting.effort_for(10**0.5) == 32
-    assert setting.pays(1, 1, many=True)  # no filter: what was asked for is used
-    assert setting.pays(10, 126, many=True) and not setting.pays(10, 124, many=True)  # 0.5 ms against 4 ms times share
-    assert setting.pays(10, 51, many=False) and not setting.pays(10, 49, many=False)
+    assert setting.pays(1, 1, 1000)  # no filter: what was asked for is used
+    assert setting.pays(10, 125, 1000) and not setting.pays(10, 124, 1000)  # 0.5 ms against 4.01 ms times the share
+    assert setting.pays(10, 36, 1) and not setting.pays(10, 35, 1)  # 14 ms
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01])

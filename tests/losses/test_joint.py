@@ -359,17 +359,16 @@ def gradients(name, rows, owner, first, stop, wrap=lambda model: model):
         name.removesuffix(" memory"), **({"memory": 20, "memory_from": 0} if name.endswith(" memory") else {})
     )
     loss = JointLoss(cfg, {m: Memory(20, 4) for m in ROWS} if cfg.memory else None)
-    for step in range(STEP if cfg.memory else 0):  # what is kept of earlier batches
-        loss(wrapped(inputs), own, owner[first:stop] + step, SCALE, BIAS, step)
-    vectors = wrapped(inputs)
     target = torch.where(torch.arange(8) % 3 == 0, 1, -1)[first:stop]
-    more = {**classes(vectors, owner), "target": target} if name == "cosine_semantic" else {}
-    parts = loss(vectors, own, owner[first:stop], SCALE, BIAS, STEP, **more)
+    for step in range(0 if cfg.memory else STEP, STEP + 1):  # the last one behind what is kept of earlier batches
+        vectors = wrapped(inputs)
+        more = {**classes(vectors, owner), "target": target} if cfg.name == "cosine_semantic" else {}
+        parts = loss(vectors, own, owner[first:stop] + step - STEP, SCALE, BIAS, step, **more)
     sum(parts.values()).backward()
     return {m: p.grad for m, p in model.maps.items()}, {part: value.item() for part, value in parts.items()}
 
 
-IN_TWO = [*BY_NAME, "info_nce memory", "hardest memory"]
+IN_TWO = [*BY_NAME, *(f"{name} memory" for name in BY_NAME)]
 OF_TWO = {  # rows of a global batch of eight, four on each rank
     "some lack some": {"image": [0, 1, 2, 4, 5, 7], "text": [0, 2, 3, 4, 5, 6, 7], "audio": [1, 2, 3, 7]},
     "one has no sound": {"image": [0, 1, 2, 4, 5, 7], "text": [0, 1, 3, 4, 5, 6, 7], "audio": [0, 1, 2]},

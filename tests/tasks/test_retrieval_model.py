@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mm import data, encoders
+from mm.config import ConfigError
 from mm.config import load as read_config
 from mm.tasks import retrieval
 from mm.tasks.retrieval import Objective, Retrieval, build_model, description
@@ -137,6 +138,13 @@ def test_a_memory_is_in_the_checkpoint_and_in_no_fingerprint(built) -> None:
     assert model.fingerprint() == moved != first and model.encoder("image").fingerprint() != trunk
     assert list(description(model)) == [encoders.DESCRIPTION_FILE]
     assert set(description(model)[encoders.DESCRIPTION_FILE]) == set(data.MODALITIES)
+
+
+def test_a_memory_that_would_never_be_filled_is_refused(built) -> None:
+    with pytest.raises(
+        ConfigError, match=r"from step loss\.memory_from=200 on, which must come before the end, .*=24\."
+    ):
+        built("loss.memory=12")
 
 
 def test_without_a_memory_a_checkpoint_has_none(built) -> None:
