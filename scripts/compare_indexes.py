@@ -11,6 +11,7 @@ exact search. Nothing is saved: `build_index.py --factory` builds the one that i
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=0.95, help="share of the k best that are to be found")
     parser.add_argument("-k", type=int, default=10)
     arguments = parser.parse_args()
-    start_logging()
+    start_logging(stream=sys.stderr)  # so that the table is whole
     vectors, queries = divided(Index.load(arguments.index, mmap=True), arguments.modality, arguments.queries)
     n, dim = vectors.shape
     print(

@@ -53,7 +53,7 @@ def test_what_a_factory_came_to_is_said(script, folder: Path) -> None:
     answer = script("compare_indexes", folder, "--factory", "auto", "IVF64,Flat")
     assert answer.code == 0, answer.err
     assert "auto: exact" in answer.out and "IVF64,Flat: exact" in answer.out
-    assert "IVF64,Flat needs at least" in answer.out
+    assert "IVF64,Flat needs at least" in answer.err
 
 
 @pytest.mark.parametrize("dim", [6, 32])
@@ -61,10 +61,7 @@ def test_types_that_suit_the_size_are_compared_unless_others_are_named(script, t
     Index.build(unit(300, dim), range(300)).save(tmp_path)
     answer = script("compare_indexes", tmp_path)
     assert answer.code == 0, answer.err
-    lines = [
-        line for line in answer.out.splitlines() if line.startswith(("exact", "auto", "SQ", "PQ", "HNSW", "IVF", "OPQ"))
-    ]
-    assert len([line for line in lines if "needs at least" not in line]) == 11
+    assert len(answer.out.splitlines()) == 2 + 11
     assert "IVF16,RaBitQ" in answer.out and f"OPQ{8 if dim == 32 else 6}," in answer.out
 
 
