@@ -98,6 +98,8 @@ def show(hits: list[Hit], as_json: bool) -> None:
     if as_json:
         print(json.dumps([hit._asdict() for hit in hits], indent=1))
         return
+    if not hits:
+        print("no item meets the conditions")
     for place, hit in enumerate(hits, start=1):
         shown = hit.metadata.get("text") or hit.metadata.get("path") or hit.metadata.get("shard") or ""
         print(f"{place:>3}  {hit.score:6.3f}  {hit.metadata.get('modality', ''):<6} {hit.id}  {shown}")
@@ -112,7 +114,8 @@ def converse(prompt: Prompt, as_json: bool) -> None:
         if not line:
             return
         try:
-            show(prompt.ask(line), as_json)
+            if (hits := prompt.ask(line)) is not None:
+                show(hits, as_json)
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
 

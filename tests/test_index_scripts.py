@@ -140,3 +140,9 @@ def test_a_conversation_ends_with_its_input(script, index: Path, monkeypatch: py
 def test_what_a_conversation_cannot_begin_with(script, index: Path, options: tuple[str, ...], said: str) -> None:
     answer = script("query_index", index, "--interactive", *options)
     assert answer.code == 2 and said in answer.err and "Traceback" not in answer.err
+
+
+def test_a_condition_that_no_item_meets_is_said(script, index: Path) -> None:
+    answer = script("query_index", index, "--text", "a red circle", "--where", "colour=purple")
+    assert answer.code == 0 and answer.out == "no item meets the conditions\n"
+    assert script("query_index", index, "--text", "a red circle", "--where", "colour=purple", "--json").out == "[]\n"

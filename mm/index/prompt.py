@@ -53,8 +53,8 @@ class Prompt:
         self._last = _Question(k, conditions)
         self._answers(self._last)  # wrong conditions are an error now
 
-    def ask(self, line: str) -> list[Hit]:
-        """The answers to the question as it is with this line; none while nothing has been asked.
+    def ask(self, line: str) -> list[Hit] | None:
+        """The answers to the question as it is with this line; None while nothing has been asked.
 
         Raises:
             OSError, ValueError: a file or a question that cannot be used; the last question is as it was.
@@ -64,13 +64,13 @@ class Prompt:
         self._last = question
         return hits
 
-    def _answers(self, question: _Question) -> list[Hit]:
+    def _answers(self, question: _Question) -> list[Hit] | None:
         """The answers to a question."""
         where = parse_where(question.conditions)
         if question.main is None:
             anything = np.eye(1, self.searcher.index.dim, dtype=np.float32)  # (1, D)
             self.searcher.index.search(anything, question.k, where)  # so that k and conditions are looked at
-            return []
+            return None
         kind, source = question.main
         main: dict[str, Any] = {kind: source}
         return self.searcher.query(**main, plus=question.plus, minus=question.minus, k=question.k, where=where)

@@ -39,7 +39,7 @@ def ids(hits):
 
 
 def test_a_conversation(prompt):
-    assert prompt.ask("k 1") == []  # nothing has been asked
+    assert prompt.ask("k 1") is None  # nothing has been asked
     assert ids(prompt.ask("red")) == ["red"]
     assert ids(prompt.ask("+ dog")) == ["red-dog"]
     assert ids(prompt.ask("- red")) == ["dog"]
