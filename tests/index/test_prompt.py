@@ -84,5 +84,5 @@ def test_what_is_wrong_before_anything_is_asked(prompt):
         prompt.ask("k -3")
     with pytest.raises(ValueError, match="no item has the key 'colour'"):
         Prompt(prompt.searcher, 5, ("colour=red",))
-    assert prompt.ask("where legs=4") == []
+    assert prompt.ask("where legs=4") is None
     assert ids(prompt.ask("red")) == ["red-dog", "dog"]
