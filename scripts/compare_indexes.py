@@ -34,7 +34,7 @@ def main() -> None:
     """Load, build, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("index", help="folder of the index")
-    parser.add_argument("--factory", nargs="+", help="exact, auto or FAISS's strings; eleven that suit the size")
+    parser.add_argument("--factory", nargs="+", help="exact, auto or FAISS's strings; ten that suit the size")
     parser.add_argument("--modality", help="compare over the items of this one only")
     parser.add_argument("--queries", metavar="NAME|F.npy", help="another modality of the index, or unit vectors")
     parser.add_argument("--recall", type=float, default=0.95, help="share of the k best that are to be found")
@@ -89,7 +89,7 @@ def suitable(n: int, dim: int) -> tuple[str, ...]:
     lists, codes = 2 ** round(math.log2(n) / 2), dim // 4 if dim % 4 == 0 else dim
     short = f"PQ{codes}x4fs"  # a bit for each number
     inverted = [f"IVF{lists},{kept}" for kept in ("Flat", "SQ8", short, "RaBitQ")]
-    return ("exact", "auto", "SQ8", short, "HNSW32", "HNSW32,SQ8", *inverted, f"OPQ{codes},IVF{lists},{short}")
+    return ("exact", "auto", "SQ8", short, "HNSW32", "HNSW32,SQ8", *inverted)
 
 
 def compared(factory: str, vectors: np.ndarray, queries: np.ndarray, k: int, recall: float) -> str:

@@ -61,8 +61,8 @@ def test_types_that_suit_the_size_are_compared_unless_others_are_named(script, t
     Index.build(unit(300, dim), range(300)).save(tmp_path)
     answer = script("compare_indexes", tmp_path)
     assert answer.code == 0, answer.err
-    assert len(answer.out.splitlines()) == 2 + 11
-    assert "IVF16,RaBitQ" in answer.out and f"OPQ{8 if dim == 32 else 6}," in answer.out
+    assert len(answer.out.splitlines()) == 2 + 10
+    assert "IVF16,RaBitQ" in answer.out and f"IVF16,PQ{8 if dim == 32 else 6}x4fs" in answer.out
 
 
 def test_what_cannot_be_compared(script, folder: Path, tmp_path: Path) -> None:
