@@ -40,7 +40,9 @@ def main() -> None:
     source.add_argument("--csv", metavar="FILE", help="index every row of this CSV or JSONL")
     source.add_argument("--shards", metavar="PATTERN", help="index the samples of these tars")
     source.add_argument("--embeddings", metavar="FOLDER", help="index what embed.py wrote there")
-    parser.add_argument("--modality", nargs="+", choices=data.MODALITIES, help="what to index; all that the run has")
+    parser.add_argument(
+        "--modality", nargs="+", choices=data.MODALITIES, help="after settings: what to index; all that the run has"
+    )
     parser.add_argument("--factory", default="auto", help="exact, a FAISS factory string, or auto: chosen by the size")
     parser.add_argument("--vocabulary", action="store_true", help="index the training words as well")
     parser.add_argument(
@@ -65,7 +67,7 @@ def main() -> None:
     run, parts = str(Path(arguments.run).absolute()), Path(arguments.out) / ".parts"
     modalities = arguments.modality or cfg.modalities
     if kind:
-        things = corpora.OF_FILES[kind](getattr(arguments, kind))
+        things = corpora.OF_FILES[kind](str(Path(getattr(arguments, kind)).absolute()))  # wherever it is asked from
         modalities = arguments.modality or [modality for modality in cfg.modalities if modality in things.modalities]
         corpus.write(
             parts,

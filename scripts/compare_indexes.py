@@ -40,9 +40,13 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=0.95, help="share of the k best that are to be found")
     parser.add_argument("-k", type=int, default=10)
     arguments = parser.parse_args()
+    if arguments.k < 1 or not 0 <= arguments.recall <= 1:
+        raise ConfigError(f"-k must be at least 1 and --recall lie in 0..1: got {arguments.k} and {arguments.recall}.")
     start_logging(stream=sys.stderr)  # so that the table is whole
     vectors, queries = divided(Index.load(arguments.index, mmap=True), arguments.modality, arguments.queries)
     n, dim = vectors.shape
+    for factory in arguments.factory or ():
+        Index(dim, factory=factory)  # that there is such a type, before the others are built
     print(
         f"{n:,} items of {dim} numbers, {n * dim * 4 / MEGABYTE:,.0f} MB; {len(queries):,} queries, k = {arguments.k}"
     )

@@ -35,7 +35,9 @@ def main() -> None:
     source.add_argument("--csv", metavar="FILE", help="embed every row of this CSV or JSONL")
     source.add_argument("--shards", metavar="PATTERN", help="embed the samples of these tars")
     parser.add_argument("--split", choices=("train", "val", "test"), help="of the data set; test")
-    parser.add_argument("--modality", nargs="+", choices=data.MODALITIES, help="what to embed; all that the run has")
+    parser.add_argument(
+        "--modality", nargs="+", choices=data.MODALITIES, help="after settings: what to embed; all that the run has"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="items computed at once")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read and say how much")
     parser.add_argument("settings", nargs="*", default=[], metavar="key=value")
@@ -52,7 +54,7 @@ def main() -> None:
     model, cfg = retrieval.load(arguments.run, [*named, *arguments.settings])
     start_logging()
     if kind:
-        things = corpora.OF_FILES[kind](getattr(arguments, kind))
+        things = corpora.OF_FILES[kind](str(Path(getattr(arguments, kind)).absolute()))  # wherever it is asked from
     else:
         split = arguments.split or "test"
         described = {"kind": "data", "name": cfg.data.name, "file": cfg.data.file, "split": split, "seed": cfg.seed}

@@ -75,9 +75,9 @@ def test_what_cannot_be_compared(script, folder: Path, tmp_path: Path) -> None:
         (("--queries", tmp_path / "own.npy"), "at least 2 queries must be no items: of 5 there are 0"),
         (("--queries", tmp_path / "narrow.npy"), "32"),
         (("--queries", tmp_path / "none.npy"), "none.npy"),
-        (("--factory", "HSNW32"), "HSNW32"),
-        (("--recall", "95"), "recall must lie in 0..1: got 95.0"),
-        (("-k", "0"), "k must be at least 1"),
+        (("--factory", "exact", "HSNW32"), "HSNW32"),
+        (("--recall", "95"), "--recall lie in 0..1: got 10 and 95.0"),
+        (("-k", "0"), "-k must be at least 1 and --recall lie in 0..1: got 0"),
     ):
         assert_clean(script("compare_indexes", folder, *options), "compare_indexes.py: ", said)
     assert_clean(script("compare_indexes", tmp_path / "nowhere"), "must hold an index")

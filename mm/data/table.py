@@ -17,6 +17,7 @@ from mm.vocabulary import tokenize
 
 COLUMNS = ("id", "split", "owner", *MODALITIES, "question")
 ASKED = ("answer", "type", "choices")  # columns that belong to a question
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")  # 007 and 1e5 are text
 NUMBERED = re.compile(rf"({'|'.join(MODALITIES)})(_[0-9]+)?")  # text, text_1, text_2, ...
 
 
@@ -28,7 +29,8 @@ def table(file: Path, split: str, skip_bad: bool = False) -> Items:
     source or a JSON list of them, `text_1`, `text_2`, ... hold further ones, an empty cell holds none; `question`, with
     `answer` (one, or a JSON list of what several people said), `type` and `choices` (a JSON list), makes every row a
     question about its picture or sound; `owner` (the same for rows that are the same thing; the id where there is
-    none). Every other column is metadata. Paths are relative to the file's folder.
+    none). Every other column is metadata, a number where a cell of a CSV is written as one. Paths are relative to the
+    file's folder.
 
     Args:
         file: `.csv`, or `.jsonl`.
@@ -64,7 +66,8 @@ def table(file: Path, split: str, skip_bad: bool = False) -> Items:
             continue
         if item := _item(name, row, file.parent, where, faults):
             meta = item.meta if split or "split" not in row else {**item.meta, "split": row["split"]}
-            items.append(item._replace(meta=meta))
+            is_text = file.suffix.lower() == ".csv"  # every cell
+            items.append(item._replace(meta={c: _number(cell) for c, cell in meta.items()} if is_text else meta))
     if split and not found & set(wanted):
         raise ValueError(f"{file} has no row of the split {split!r}: it has {', '.join(sorted(found)) or 'none'}.")
     if not found:
@@ -145,6 +148,12 @@ def _item(name: str, row: dict[str, Any], folder: Path, where: str, faults: Faul
     meta = {c: cell for c, cell in row.items() if c not in columns and not NUMBERED.fullmatch(c)}
     questions = _questions(name, row, where)
     return Item(name, owner, tuple(sources["image"]), tuple(sources["text"]), tuple(sources["audio"]), meta, questions)
+
+
+def _number(cell: str) -> str | int | float:
+    """The number that a cell of a CSV is, or its text."""
+    found = NUMBER.fullmatch(cell.strip())
+    return cell if found is None else float(cell) if found[2] else int(cell)
 
 
 def _questions(name: str, row: dict[str, Any], where: str) -> tuple[Question, ...]:

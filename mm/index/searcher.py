@@ -223,7 +223,9 @@ def _value(text: str) -> Any:
 
 
 def _alone(vector: np.ndarray) -> np.ndarray:
-    """A vector (D,) as it is: of several, all but the first would have no part in the answer."""
+    """A vector (D,), or the one of (1, D): of several, all but the first would have no part in the answer."""
+    if vector.ndim == 2 and len(vector) == 1:
+        return vector[0]
     if vector.ndim != 1:
         raise ValueError(f"a query must be one vector (D,): got shape {vector.shape}.")
     return vector

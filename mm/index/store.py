@@ -51,8 +51,8 @@ class Index:
     def __init__(self, dim: int, fingerprint: str = "", run: str = "", factory: str = "auto"):
         if dim < 1:
             raise ValueError(f"vectors must have at least one number: got dim {dim}.")
-        self._least_items = tuning.least_items(factory, dim)
-        self.dim, self.factory, self.fingerprint, self.run = dim, factory, fingerprint, run
+        self.dim, self.fingerprint, self.run = dim, fingerprint, run
+        self.factory = factory
         self.trials: list[Trial] = []
         self._vectors = ExactVectors(dim)
         self._items = Items()
@@ -91,6 +91,16 @@ class Index:
         return len(self._items)
 
     @property
+    def factory(self) -> str:
+        """What `compact` builds; another one may be set."""
+        return self._factory
+
+    @factory.setter
+    def factory(self, factory: str) -> None:
+        self._least_items = tuning.least_items(factory, self.dim)  # refuses one that FAISS does not have
+        self._factory = factory
+
+    @property
     def ids(self) -> list[Id]:
         """All ids, in the order of adding."""
         return list(self._items.ids)
@@ -108,10 +118,8 @@ class Index:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of what searches read: the exact "vectors", and what is "approximate" beside them."""
-        return {
-            "vectors": len(self) * self.dim * 4,  # float32
-            "approximate": self._approximate.size if self._approximate else 0,
-        }
+        beside = self._approximate.size if self._approximate else 0
+        return {"vectors": len(self) * self.dim * 4, "approximate": beside}  # float32
 
     def add(
         self, embeddings: Any, ids: Sequence[Id], metadata: Sequence[Metadata] | None = None, *, modality: str = ""
@@ -318,11 +326,9 @@ class Index:
         """
         folder = Path(folder).absolute()
         if self._approximate is not None and len(self._approximate) > CROWDED * len(self):
-            log.warning(
-                "%d rows of %s are of items that are gone, and %d of others: searches take longer and may find less "
-                "until compact() builds it anew",
-                *(len(self._approximate) - len(self), self.built, len(self)),
-            )
+            gone = len(self._approximate) - len(self)
+            say = "%d rows of %s are of items that are gone, and %d of others: compact() finds more, and sooner"
+            log.warning(say, gone, self.built, len(self))
         all_of_it = contents.Contents(self._vectors, self._items, self._approximate, self.trials)
         about = {"factory": self.factory, "fingerprint": self.fingerprint, "run": self.run}
         fill = partial(contents.write, contents=all_of_it, about=about)
@@ -354,6 +360,7 @@ class Index:
         index = cls(manifest["dim"], manifest["fingerprint"], manifest["run"], manifest["factory"])
         index._vectors, index._items, index._approximate, index.trials = found
         index._is_mapped = mmap
+        index._told = len(index) >= index._least_items  # whoever saved it was told, or saw that it does not pay
         return index
 
     def _append(self, vectors: np.ndarray) -> None:

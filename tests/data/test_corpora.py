@@ -130,6 +130,28 @@ def test_every_row_of_a_table(tmp_path, jpeg):
         of_table(tmp_path / "t.csv")
 
 
+def test_numbers_of_a_csv_are_numbers_and_what_only_looks_like_one_is_text(tmp_path):
+    cells = {
+        "2010": 2010,
+        "-7": -7,
+        "0.50": 0.5,
+        "007": "007",
+        "1e5": "1e5",
+        "1,5": "1,5",
+        "": "",
+        "nan": "nan",
+        "9" * 16: "9" * 16,
+    }
+    lines = [f'{row},7,"{cell}",{row}' for row, cell in enumerate(cells)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,text,year,owner", *lines]))
+    found = opened(of_table(tmp_path / "t.csv"), "text")
+    assert [meta["year"] for ((_, _, meta),) in found.values()] == list(cells.values())
+    assert list(found) == [str(row) for row in range(len(cells))]  # ids and sentences stay text
+    assert {text for ((_, text, _),) in found.values()} == {"7"}
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "x", "text": "a", "year": "2010"}))
+    assert opened(of_table(tmp_path / "t.jsonl"), "text")["x"][0][2]["year"] == "2010"  # which says itself what it is
+
+
 def test_items_are_the_entries_of_a_gallery_with_more_metadata():
     items = [Item("a", "o", text=("one", "two"), meta={"n": 1}), Item("b", "p", text=("three",))]
     corpus = of_items(items, {"kind": "data"}, {"split": "val"})

@@ -265,6 +265,32 @@ def test_a_factory_that_cannot_serve_is_an_error_at_once_with_the_reason(factory
         with pytest.raises(ValueError, match=reason) as caught:
             make()
         assert "/faiss/" not in str(caught.value)  # no place in another project's code
+    index = Index.build(unit(20), range(20), factory="SQ8")
+    with pytest.raises(ValueError, match=reason):
+        index.factory = factory
+    assert index.factory == "SQ8"
+
+
+def test_another_type_over_the_same_vectors():
+    index = Index.build(unit(1000), range(1000))
+    assert index.built == "exact"
+    for factory in ("HNSW8", "SQ8", "exact"):
+        index.factory = factory
+        index.compact()
+        assert index.built == factory
+        assert generous(index).search(unit(1000)[::50], 1).ids == [[row] for row in range(0, 1000, 50)]
+
+
+def test_what_was_found_not_to_pay_is_not_asked_for_after_each_load(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("mm.index.tuning.EXACT_UP_TO", 500)
+    monkeypatch.setattr("mm.index.tuning.AUTO_TARGET", 1.1)  # out of reach
+    index = Index.build(unit(600), range(600))
+    assert index.built == "exact" and "does not pay" in caplog.text
+    index.save(tmp_path)
+    caplog.clear()
+    index = Index.load(tmp_path)
+    assert index.search(unit(600)[:1], 1).ids == [[0]]
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
