@@ -11,6 +11,7 @@ QUERIES = 1024  # of them at most
 BLOCK = SCORES // QUERIES  # vectors; more where there are fewer queries
 GROUP = 256  # scores of which the largest is looked at first
 MOST_RESULTS = 4_000_000  # held at a time
+RISING = 4  # times k: of a block in which so many are better, only the k best are kept at once
 NO_SCORE = -math.inf  # of a place without an answer
 
 
@@ -89,6 +90,13 @@ class _Found:
             return
         likely = groups[rows, group]  # (g, GROUP)
         of_group, at = np.nonzero(likely > self.least[rows])  # (b,), (b,): equal ones came later, and lose
+        if len(at) > RISING * self.scores.size:
+            k, positions = self.scores.shape[1], np.arange(start, start + scores.shape[1])  # (block,)
+            seen, its = best_of_many(scores, np.broadcast_to(positions, scores.shape), k)  # (Q, <= k), (Q, <= k)
+            found, at = self.merged()  # (Q, k), (Q, k)
+            self.scores, self.positions = best(np.hstack([found, seen]), np.hstack([at, its]), k)
+            self.least = self.scores[:, -1:]
+            return
         self.better.append((rows[of_group], likely[of_group, at], start + group[of_group] * GROUP + at))
         self.waiting += len(at)
         if self.waiting > self.scores.size:
