@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mm.losses.contrastive import open_hinges
-from mm.losses.rows import never_negatives, paired
+from mm.losses.rows import FromScores, never_negatives, paired
 
 ABSTRACT = {"audio": 1, "text": 2}  # a sentence may say less than a sound, and both less than a picture
 CHUNK_MB = 2  # of differences at once: about what a core keeps at hand
@@ -61,17 +61,13 @@ def order_hinge(a: Tensor, b: Tensor, owner: Tensor | None, margin: float, both_
     return _FromOrderScores.apply(a, b, loss, weights)
 
 
-class _FromOrderScores(torch.autograd.Function):
-    """A loss of the scores of order embeddings, given with its gradient by them (B, B')."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, loss: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b, weights)
-        return loss
+class _FromOrderScores(FromScores):
+    """The same of the scores of order embeddings."""
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Its gradient by a (B, D) and b (B', D)."""
         a, b, weights = ctx.saved_tensors
         to_a, to_b = torch.empty_like(a), torch.zeros_like(b)  # (B, D), (B', D)
         with torch.autocast(a.device.type, enabled=False):

@@ -177,6 +177,7 @@ class _InChunks(torch.autograd.Function):
     def forward(
         ctx: Any, model: JointModel, modality: str, parts: int, values: Tensor, lengths: Tensor | None, *weights: Tensor
     ) -> Tensor:
+        """(b, E) vectors of the values (b, ...), a batch as the encoder of the modality takes it, in so many parts."""
         device = values.device.type
         half, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         # A cache of rounded weights would keep what has no gradient here for whoever needs it next.
@@ -193,6 +194,7 @@ class _InChunks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """The gradient by each of the weights; the other arguments have none."""
         values, lengths = ctx.saved_tensors
         totals: list[Tensor | None] = [None] * len(ctx.weights)
         chunks = zip(_chunks(values, lengths, ctx.parts), gradient.tensor_split(ctx.parts), ctx.random, strict=True)
