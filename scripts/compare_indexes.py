@@ -10,7 +10,6 @@ exact search. Nothing is saved: `build_index.py --factory` builds the one that i
 """
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +19,10 @@ import numpy as np
 from mm.config import ConfigError, clean_exit
 from mm.engine import start_logging
 from mm.index import Index, IndexDamagedError, read_vectors
+from mm.index.setting import quickest
+from mm.index.tuning import HELD_OUT, lists_for
 from mm.naming import hint
 
-HELD_OUT = 1000  # items left out to ask with, a tenth of all at most
 ASKED = 2000  # queries of those that are given
 ALONE = 50  # asked one by one
 REPEATS = 3  # the quickest counts, for other jobs slow down the others
@@ -57,10 +57,12 @@ def main() -> None:
 
 def divided(index: Index, modality: str | None, asked: str | None) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (n, D) that are compared over, and shuffled queries (Q, D) none of which is one of them."""
-    for name in (modality, asked):
-        if name is not None and name not in index.modalities and not name.endswith(".npy"):
-            near = hint(name, index.modalities)
-            raise ConfigError(f"the modalities of this index are {', '.join(index.modalities)}: got {name!r}.{near}")
+    names = [modality, *([] if asked and asked.endswith(".npy") else [asked])]
+    for name in [name for name in names if name is not None and name not in index.modalities]:
+        near = hint(name, index.modalities)
+        raise ConfigError(f"the modalities of this index are {', '.join(index.modalities)}: got {name!r}.{near}")
+    if len(index) < 2:
+        raise ConfigError(f"there must be items to compare over: the index has {len(index)}.")
     chance = np.random.default_rng(0)
     vectors = of_modality(index, modality)  # (n, D)
     if asked is None:
@@ -90,7 +92,7 @@ def of_modality(index: Index, modality: str | None) -> np.ndarray:
 
 def suitable(n: int, dim: int) -> tuple[str, ...]:
     """The types that are compared unless others are named: those of docs/index.md."""
-    lists, codes = 2 ** round(math.log2(n) / 2), dim // 4 if dim % 4 == 0 else dim
+    lists, codes = lists_for(n), dim // 4 if dim % 4 == 0 else dim
     short = f"PQ{codes}x4fs"  # a bit for each number
     inverted = [f"IVF{lists},{kept}" for kept in ("Flat", "SQ8", short, "RaBitQ")]
     return ("exact", "auto", "SQ8", short, "HNSW32", "HNSW32,SQ8", *inverted)
@@ -103,18 +105,18 @@ def compared(factory: str, vectors: np.ndarray, queries: np.ndarray, k: int, rec
     seconds = time.process_time() - begun
     half = len(queries) // 2
     trials = index.tune(recall, k, queries[:half])
-    parameters = next((trial for trial in trials if trial.recall >= recall), trials[-1]).parameters
+    parameters = quickest(trials, recall).parameters
     asked, alone = queries[half:], queries[half : half + ALONE]
     found = index.recall(k, asked)
-    together_ms = quickest(lambda: index.search(asked, k)) / len(asked)
-    alone_ms = quickest(lambda: [index.search(query, k) for query in alone]) / len(alone)
+    together_ms = quickest_ms(lambda: index.search(asked, k)) / len(asked)
+    alone_ms = quickest_ms(lambda: [index.search(query, k) for query in alone]) / len(alone)
     name = factory if factory in (index.built, "exact") else f"{factory}: {index.built}"
     told = ", ".join(f"{key} {value}" for key, value in parameters.items())
     megabytes = index.sizes["approximate"] / MEGABYTE
     return f"{name:23s} {found:.4f}  {together_ms:10.4f}  {alone_ms:11.3f}  {megabytes:9.2f}  {seconds:14.1f}  {told}"
 
 
-def quickest(job: Callable[[], object]) -> float:
+def quickest_ms(job: Callable[[], object]) -> float:
     """CPU milliseconds of the quickest of several runs."""
     taken = []
     for _ in range(REPEATS):

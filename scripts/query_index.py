@@ -53,11 +53,9 @@ def main() -> None:
         parser.error(f"--{', --'.join(WITH_A_QUERY).replace('_', '-')} are for one question: leave them out.")
     index, modality = Index.load(arguments.index), arguments.modality
     if modality is not None and modality not in index.modalities:
-        near, known = (
-            hint(modality, index.modalities),
-            ", ".join(index.modalities) or "those of the items: none has one",
-        )
-        raise ConfigError(f"--modality must be one of {known}: got {modality!r}.{near}")
+        near = hint(modality, index.modalities)
+        choices = ", ".join(index.modalities) or "those of the items: none has one"
+        raise ConfigError(f"--modality must be one of {choices}: got {modality!r}.{near}")
     if arguments.interactive:
         model, _ = retrieval.load(run_of(index, arguments.run))
         conditions = [*arguments.where, *([f"modality={modality}"] if modality else [])]

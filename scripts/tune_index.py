@@ -13,6 +13,7 @@ from pathlib import Path
 from mm.config import clean_exit
 from mm.engine import start_logging
 from mm.index import Index, IndexConflictError, IndexDamagedError, read_vectors
+from mm.index.setting import quickest
 
 
 @clean_exit(OSError, ValueError, IndexConflictError, IndexDamagedError)
@@ -30,7 +31,7 @@ def main() -> None:
     trials = index.tune(arguments.recall, arguments.k, queries)
     print(f"{arguments.index}: {index.built} over {len(index):,} items, {arguments.k} answers")
     print("   recall  CPU ms a query  asked with")
-    chosen = next((trial for trial in trials if trial.recall >= arguments.recall), trials[-1])
+    chosen = quickest(trials, arguments.recall)
     for trial in trials:
         asked = ", ".join(f"{name} {value}" for name, value in trial.parameters.items()) or "nothing to choose"
         print(f"{'->' if trial is chosen else '  '} {trial.recall:.4f}  {trial.ms:14.4f}  {asked}")

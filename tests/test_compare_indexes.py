@@ -70,6 +70,10 @@ def test_what_cannot_be_compared(script, folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", unit(9, dim=8))
     for options, said in (
         (("--modality", "imag"), "modalities of this index are image, text: got 'imag'. Did you mean 'image'?"),
+        (
+            ("--modality", "x.npy", "--queries", tmp_path / "own.npy"),
+            "modalities of this index are image, text: got 'x.npy'",
+        ),
         (("--queries", "text"), "--queries text are items themselves: name another modality with --modality"),
         (("--modality", "text", "--queries", "text"), "--queries text are items themselves"),
         (("--queries", tmp_path / "own.npy"), "at least 2 queries must be no items: of 5 there are 0"),
@@ -81,3 +85,8 @@ def test_what_cannot_be_compared(script, folder: Path, tmp_path: Path) -> None:
     ):
         assert_clean(script("compare_indexes", folder, *options), "compare_indexes.py: ", said)
     assert_clean(script("compare_indexes", tmp_path / "nowhere"), "must hold an index")
+    Index(32).save(tmp_path / "empty")
+    asked = ("--queries", tmp_path / "own.npy")
+    assert_clean(
+        script("compare_indexes", tmp_path / "empty", *asked), "there must be items to compare over: the index has 0"
+    )

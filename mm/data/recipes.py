@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from mm.data.item import Faults, Item, Items, may_skip, parts, require
+from mm.files import read_json
 from mm.naming import known
 
 PARTITIONS = ("train", "val", "test")
@@ -102,7 +103,7 @@ def _keys(file: Path, everything: Collection[str]) -> Collection[str]:
     """The recipes that count: those of the list, if there is one, else all."""
     if not file.exists():
         return everything
-    keys = _json(file)
+    keys = read_json(file)
     if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
         raise ValueError(f"{file} must hold a JSON list of recipe ids. See docs/data.md, or take it away.")
     return frozenset(keys)
@@ -110,38 +111,10 @@ def _keys(file: Path, everything: Collection[str]) -> Collection[str]:
 
 def _classes(file: Path) -> dict[str, str]:
     """{recipe: its class} of those that have one, if there is such a file."""
-    classes = _json(file) if file.exists() else {}
+    classes = read_json(file) if file.exists() else {}
     if not (isinstance(classes, dict) and all(type(value) in (str, int) for value in classes.values())):
         raise ValueError(f"{file} must hold {{recipe id: name or number of its class}}. See docs/data.md.")
     return {name: str(value) for name, value in classes.items() if str(value) not in BACKGROUND}
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also brackets without end
-        raise ValueError(f"{file} must be JSON: {error}. See docs/data.md.") from error
-
-
-def rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON list that may be larger than memory, one at a time.
-
-    Raises:
-        ValueError: the file is no such list, or is cut short; file and row are named.
-    """
-    number = 0
-    try:
-        with open(file, encoding="utf-8") as stream:
-            text = _Text(stream)
-            sign = text.take("[")
-            while sign != "]":
-                yield text.object()
-                number += 1
-                sign = text.take(",", "]")
-            text.take("")
-    except (ValueError, RecursionError) as error:  # with those of JSON and of UTF-8, and brackets without end
-        said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ValueError(f"{file} must be a JSON list of objects: at row {number}: {said}. Fetch it anew.") from error
 
 
 class _Text:

@@ -45,7 +45,9 @@ def table(file: Path, split: str, skip_bad: bool = False) -> Items:
     """
     wanted = parts(split) if split else ()
     if not file.is_file():
-        raise FileNotFoundError(f"{file} must be a CSV or JSONL file: there is none of this name. Correct data.file, or --csv.")
+        raise FileNotFoundError(
+            f"{file} must be a CSV or JSONL file: there is none of this name. Correct data.file, or --csv."
+        )
     faults = Faults(f"{file} {split}".rstrip(), may_skip(skip_bad, split) if split else skip_bad)
     lines: dict[str, int] = {}
     items, found = [], set[str]()

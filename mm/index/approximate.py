@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from mm.index.exact import ExactVectors, write_faiss
-from mm.index.products import NO_SCORE, best_of_many, parts
+from mm.index.products import NO_SCORE, best_of_many, query_slices
 from mm.index.setting import Setting, fetched
 
 SEARCH, ROWS = "search.faiss", "rows.npy"
@@ -63,14 +63,14 @@ class Approximate:
     @property
     def most_training_vectors(self) -> int:
         """How many vectors make it hardly better."""
-        return max(MOST_TRAINING, *(MOST_PER_LIST * getattr(part, "nlist", 0) for part in _parts(self._index)))
+        return max(MOST_TRAINING, *(MOST_PER_LIST * getattr(part, "nlist", 0) for part in _layers(self._index)))
 
     @property
     def size(self) -> int:
         """Bytes in a file, and about as many in memory."""
-        parts_of_it: list[int] = []
-        faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda part: parts_of_it.append(len(part))))  # type: ignore[attr-defined]
-        return sum(parts_of_it) + self.keys.nbytes
+        sizes: list[int] = []
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda piece: sizes.append(len(piece))))  # type: ignore[attr-defined]
+        return sum(sizes) + self.keys.nbytes
 
     def train(self, vectors: np.ndarray) -> None:
         """Learn lists and codes from vectors (n, D) float32.
@@ -78,7 +78,7 @@ class Approximate:
         Raises:
             ValueError: FAISS cannot; its reason is given.
         """
-        for part in _parts(self._index):
+        for part in _layers(self._index):
             for clustering in (getattr(part, "cp", None), getattr(getattr(part, "pq", None), "cp", None)):
                 if clustering is not None:
                     clustering.min_points_per_centroid = 1  # what it finds is measured: no warnings on the way
@@ -100,7 +100,7 @@ class Approximate:
     @property
     def efforts(self) -> list[int]:
         """The efforts to choose from: powers of two."""
-        for part in _parts(self._index):
+        for part in _layers(self._index):
             if isinstance(part, faiss.IndexIVF):
                 return [2**power for power in range(part.nlist.bit_length() - 1)] + [part.nlist]
             if isinstance(part, faiss.IndexHNSW):
@@ -110,7 +110,7 @@ class Approximate:
     @property
     def effort_name(self) -> str | None:
         """What FAISS calls effort for this type; None = it has none."""
-        for part in _parts(self._index):
+        for part in _layers(self._index):
             if isinstance(part, (faiss.IndexIVF, faiss.IndexHNSW)):
                 return "nprobe" if isinstance(part, faiss.IndexIVF) else "efSearch"
         return None
@@ -140,7 +140,7 @@ class Approximate:
         fetch = fetched(k, rerank, share)
         enough = k if share == 1 else min(max(k, k * rerank // 2), candidates)
         scores, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for some in parts(np.arange(len(queries)), fetch):
+        for some in query_slices(np.arange(len(queries)), fetch):
             scores[some], positions[some], left = self.reranked(queries[some], k, fetch, effort, allowed, vectors, keys)
             if len(short := some[left < enough]):
                 scores[short], positions[short] = vectors.nearest(queries[short], k, allowed)
@@ -209,7 +209,7 @@ def _made(dim: int, factory: str) -> Any:
             f"factory must be auto, exact or what FAISS makes for inner products of width {dim}: "
             f"got {factory!r}: {_reason(error)}."
         ) from error
-    for part in _parts(index):
+    for part in _layers(index):
         wrong = ""
         if isinstance(part, faiss.IndexIDMap):
             wrong = "ids are kept beside it"
@@ -232,23 +232,23 @@ def _neighbours(graph: Any) -> int:
     return upto.at(1) if upto.size() > 1 else 0
 
 
-def _parts(index: Any) -> list[Any]:
+def _layers(index: Any) -> list[Any]:
     """Transforms and indexes that an index is made of, from the outside in."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain
         transforms = [faiss.downcast_VectorTransform(chain.at(at)) for at in range(chain.size())]
-        return [*transforms, index, *_parts(index.index)]
+        return [*transforms, index, *_layers(index.index)]
     if isinstance(index, (faiss.IndexRefine, faiss.IndexIDMap)):
         inner = index.base_index if isinstance(index, faiss.IndexRefine) else index.index
-        return [index, *_parts(inner)]
-    return [index, *_parts(index.storage)] if isinstance(index, faiss.IndexHNSW) else [index]
+        return [index, *_layers(inner)]
+    return [index, *_layers(index.storage)] if isinstance(index, faiss.IndexHNSW) else [index]
 
 
 def _training_vectors(index: Any) -> int:
     """How many vectors it takes to train an index."""
     wanted = [1]
-    for part in _parts(index):
+    for part in _layers(index):
         if isinstance(part, faiss.OPQMatrix):
             wanted.append(OPQ_VECTORS)
         elif isinstance(part, faiss.VectorTransform) and not part.is_trained:

@@ -33,7 +33,7 @@ def k_best(
         (Q, k) float32 scores and (Q, k) int64 positions.
     """
     scores, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    for some in parts(np.arange(len(queries)), max(k, BLOCK)):
+    for some in query_slices(np.arange(len(queries)), max(k, BLOCK)):
         scores[some], positions[some] = _k_best(queries[some], k, vectors, allowed)
     return scores, positions
 
@@ -122,7 +122,7 @@ class _Found:
         return self.scores, self.positions
 
 
-def parts(rows: np.ndarray, width: int) -> list[np.ndarray]:
+def query_slices(rows: np.ndarray, width: int) -> list[np.ndarray]:
     """Rows in parts of at most QUERIES that have at most MOST_RESULTS results together, `width` each."""
     number = max(-(-len(rows) // QUERIES), -(-len(rows) * width // MOST_RESULTS))
     return np.array_split(rows, min(len(rows), number)) if len(rows) else []

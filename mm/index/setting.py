@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 WIDE = 10  # times as many candidates as usual, for which a second setting is measured
 SURE = 3  # standard deviations by which the number of candidates that a filter keeps may fall short
+
+
+class _Recall(Protocol):
+    """What has a recall."""
+
+    @property
+    def recall(self) -> float:
+        """Share of the k best answers that were found."""
 
 
 class Trial(NamedTuple):
@@ -22,6 +31,14 @@ class Trial(NamedTuple):
     recall: float
     ms: float
     parameters: dict[str, int]
+
+
+Found = TypeVar("Found", bound=_Recall)
+
+
+def quickest(trials: Sequence[Found], recall: float) -> Found:
+    """The first of trials, in the order of their time, that reaches a recall; where none does, the last, the best."""
+    return next((one for one in trials if one.recall >= recall), trials[-1])
 
 
 @dataclass(frozen=True)

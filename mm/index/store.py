@@ -38,8 +38,8 @@ class Index:
 
     Attributes:
         dim: D of the vectors.
-        factory: "auto" (exact search up to 100,000 items, above that an approximate index that finds 99 % of the ten
-            best), "exact", or any string of FAISS's index factory, such as "HNSW32,SQ8".
+        factory: "auto" (exact up to 100,000 items, above that approximate where that is quicker and finds 99 % of the
+            ten best for queries like the items), "exact", or any string of FAISS's factory, such as "HNSW32,SQ8".
         fingerprint: of the encoders whose vectors these are; "" = not known.
         run: path of the run whose encoders embed queries; "" = none.
         trials: what `tune` measured last, also on its own at the end of `build`; empty for exact search.

@@ -13,7 +13,7 @@ import numpy as np
 from mm.index.approximate import Approximate
 from mm.index.exact import ExactVectors, unit_vectors
 from mm.index.products import NO_SCORE
-from mm.index.setting import WIDE, Setting, Trial, fetched
+from mm.index.setting import WIDE, Setting, Trial, fetched, quickest
 
 EXACT = ("exact", "Flat")  # factories that need nothing beside the exact vectors
 EXACT_UP_TO = 100_000  # items that "auto" searches exactly
@@ -107,7 +107,12 @@ def automatic(items: int, dim: int) -> str:
     4-bit codes of two numbers each, scanned in registers: even all lists together take a seventh of the time of exact
     search, so that recall never has to be given up; most queries need a few lists. docs/index.md compares.
     """
-    return f"IVF{2 ** round(math.log2(items) / 2)},PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
+    return f"IVF{lists_for(items)},PQ{dim // 2 if dim % 2 == 0 else dim}x4fs"
+
+
+def lists_for(items: int) -> int:
+    """How many lists suit so many items: the power of two nearest to the square root."""
+    return 2 ** round(math.log2(items) / 2)
 
 
 def least_items(factory: str, dim: int) -> float:
@@ -202,7 +207,7 @@ def tune(approximate: Approximate, sample: Sample, target: float) -> tuple[list[
     for one in sorted(tried, key=lambda one: (one.ms, -one.recall)):
         if not front or one.recall > front[-1].recall:
             front.append(one)
-    chosen = next((one for one in front if one.recall >= target), front[-1])
+    chosen = quickest(front, target)
     wide = _wide(approximate, sample, chosen)
     exact = (sample.exact_ms(), sample.exact_many_ms, len(sample.vectors))
     approximate.setting = Setting(sample.k, *_asked(chosen), *_asked(wide), *exact)

@@ -34,6 +34,7 @@ def test_nobody_is_its_own_neighbour_among_many_equals():
     assert not (graph.rows == np.arange(60)[:, None]).any()
     assert (graph.rows // 20 == np.arange(60)[:, None] // 20).all()
     assert all(len(set(row)) == 5 for row in graph.rows.tolist())
+    assert graph.rows[19].tolist() == [0, 1, 2, 3, 4] and graph.rows[2].tolist() == [0, 1, 3, 4, 5]  # the earlier ones
 
 
 @pytest.mark.parametrize("k", [0, 10])
