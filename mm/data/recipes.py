@@ -117,6 +117,27 @@ def _classes(file: Path) -> dict[str, str]:
     return {name: str(value) for name, value in classes.items() if str(value) not in BACKGROUND}
 
 
+def rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON list that may be larger than memory, one at a time.
+
+    Raises:
+        ValueError: the file is no such list, or is cut short; file and row are named.
+    """
+    number = 0
+    try:
+        with open(file, encoding="utf-8") as stream:
+            text = _Text(stream)
+            sign = text.take("[")
+            while sign != "]":
+                yield text.object()
+                number += 1
+                sign = text.take(",", "]")
+            text.take("")
+    except (ValueError, RecursionError) as error:  # with those of JSON and of UTF-8, and brackets without end
+        said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ValueError(f"{file} must be a JSON list of objects: at row {number}: {said}. Fetch it anew.") from error
+
+
 class _Text:
     """A long JSON text, of which the part from the next sign on is read as far as it is needed."""
 
