@@ -146,6 +146,14 @@ class TorchvisionEncoder(WholeEncoder):
         """The map of the layer, and its mean or class token."""
         return features_of(self.rest_of(values, lengths))
 
+    def seen(self, values: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) -> float32 of the network's mean and deviation."""
+        return normalised(self, values)
+
+    def from_seen(self, x: Tensor) -> Features:
+        """Features of normalised pictures."""
+        return features_of(self.run(x, None))
+
 
 def torchvision_encoder(model: str, size: int, layer: str, weights: str, freeze: bool) -> TorchvisionEncoder:
     """Build a `TorchvisionEncoder` and fill it, see `mm.encoders.image_encoder`."""

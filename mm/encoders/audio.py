@@ -124,6 +124,18 @@ class AudioEncoder(Encoder):
         """(B, N, F' D) of a frozen trunk, or (B, T) waves -> `Features`."""
         if not self.frozen_whole:
             values, lengths = self.cells(values, lengths)
+        return self._features(values, lengths)
+
+    def seen(self, values: Tensor) -> Tensor:
+        """(B, T) waves -> spectrograms (B, 1, F, N), low bands first; of "soundnet" the waves (B, 1, 1, T)."""
+        return self._input(values.float(), None)[0]
+
+    def from_seen(self, x: Tensor) -> Features:
+        """Features of spectrograms (B, 1, F, N), or of waves (B, 1, 1, T)."""
+        return self._features(_frames(self.network(x, None)[0]), None)
+
+    def _features(self, values: Tensor, lengths: Tensor | None) -> Features:
+        """(B, N, F' D) and (B,) real frames -> map, mask, vector."""
         batch, frames = values.shape[:2]
         cells = values.float() if values.dtype == torch.float16 else values
         map = cells.unflatten(2, (self.rows, self.dim)).transpose(1, 2).flatten(1, 2)  # (B, F' N, D)
@@ -148,15 +160,16 @@ class AudioEncoder(Encoder):
         with torch.autocast(waves.device.type, enabled=False):  # logarithms of 8 bits would be noise
             x, frames = self._input(waves.float(), lengths)
         x, frames = self.network(x, frames)  # (B, D, F', N)
-        return x.permute(0, 3, 2, 1).flatten(2), frames  # (B, N, F' D)
+        return _frames(x), frames  # (B, N, F' D)
 
     def _input(self, waves: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the network sees: (B, 1, F, N) and its real frames, or (B, 1, 1, T) and its real samples."""
+        """What the network sees: (B, 1, F, N) or (B, 1, 1, T), and its real frames; of "yamnet" samples."""
         if lengths is not None:
             waves = waves * mask_from_lengths(lengths, waves.shape[1])  # (B, T)
         if self.input_norm is None:
-            if self.name == "soundnet":
-                waves = waves / waves.abs().amax(dim=1, keepdim=True).clamp_min(LEAST_WAVE)
+            if isinstance(self.network, YamNet):
+                return self.network.log_mel(waves), lengths
+            waves = waves / waves.abs().amax(dim=1, keepdim=True).clamp_min(LEAST_WAVE)
             return waves[:, None, None], lengths
         frames = None if lengths is None else self.stft.frames_of(lengths)
         if self.front_end == "linear":
@@ -193,6 +206,11 @@ class AudioEncoder(Encoder):
                 f"freeze={self.frozen_whole}: leave them at "
                 f"{[getattr(AudioConfig, key) for key in idle]}."
             )
+
+
+def _frames(x: Tensor) -> Tensor:
+    """What a network gives, as frames: (B, D, F', N) -> (B, N, F' D)."""
+    return x.permute(0, 3, 2, 1).flatten(2)  # (B, N, F' D)
 
 
 def spec_augment(spec: Tensor, share: float, frames: Tensor | None = None) -> Tensor:

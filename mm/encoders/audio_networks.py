@@ -59,19 +59,17 @@ class ConvNorm(nn.Module):
         padding = (kernel[0] // 2, kernel[1] // 2)
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         self.norm = MaskedNorm(outputs)
-        self.last = last
+        self.act = nn.Identity() if last else nn.ReLU()
 
     def forward(self, x: Tensor, frames: Tensor | None) -> Cells:
         """(B, C, F, N) -> (B, C', F', N') and the frames that are real in it."""
         kernel, stride = self.conv.kernel_size[1], self.conv.stride[1]
         x = self.conv(x)  # (B, C', F', N')
         if frames is None:
-            x = self.norm(x)
-            return x if self.last else F.relu(x), None
+            return self.act(self.norm(x)), None
         frames = (frames + 2 * (kernel // 2) - kernel) // stride + 1
         mask = _real(frames, x)
-        x = self.norm(x, mask)
-        return (x if self.last else F.relu(x)) * mask, frames
+        return self.act(self.norm(x, mask)) * mask, frames
 
 
 class Vgg(nn.Module):
@@ -110,6 +108,7 @@ class ResidualBlock(nn.Module):
         self.two = ConvNorm(outputs, outputs, (3, 3), last=True)
         same = stride == 1 and inputs == outputs
         self.short = None if same else ConvNorm(inputs, outputs, (1, 1), last=True)
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, frames: Tensor | None) -> Cells:
         """(B, C, F, N) -> (B, C', F/stride, N/stride)."""
@@ -119,7 +118,7 @@ class ResidualBlock(nn.Module):
             short, _ = self.short(short, None if frames is None else (frames - 1) // self.stride + 1)
         x, frames = self.one(x, frames)
         x, frames = self.two(x, frames)
-        return F.relu(x + short), frames
+        return self.relu(x + short), frames
 
 
 class ResNet(nn.Module):
@@ -185,6 +184,7 @@ class YamNet(nn.Module):
         self.dim = self.WIDTHS[-1]
         self.stft = Stft(16_000, 0.025, 0.010, "hann", n_fft=512)
         self.register_buffer("mel_matrix", htk_filters(16_000, 512, 64, 125.0, 7500.0))  # (257, 64)
+        self.relu = nn.ReLU()
         self.layer1 = nn.Conv2d(1, self.WIDTHS[0], 3, stride=2)
         for i in range(1, len(self.WIDTHS)):
             inputs, outputs = self.WIDTHS[i - 1], self.WIDTHS[i]
@@ -196,23 +196,27 @@ class YamNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, frames: Tensor | None) -> Cells:
-        """(B, 1, 1, T) -> (B, 1024, 1, patches); here `frames` are samples of the clips."""
-        batch = x.shape[0]
-        patches = 1 + max(math.ceil((x.shape[-1] - self.PATCH) / self.STEP), 0)
+    def log_mel(self, waves: Tensor) -> Tensor:
+        """What the network sees of waves (B, T): (B, 1, 64, 96 + 48 (patches - 1)), the last patch full of silence."""
+        patches = 1 + max(math.ceil((waves.shape[-1] - self.PATCH) / self.STEP), 0)
         total = self.PATCH + (patches - 1) * self.STEP
         # Two frames on, a centred frame of a clip with 120 zeros before it starts where YAMNet's does.
-        waves = F.pad(x[:, 0, 0], (120, total - x.shape[-1]))  # (B, 120 + total)
-        with torch.autocast(x.device.type, enabled=False):
-            spec = self.stft(waves.float())[..., 2 : 2 + 96 + 48 * (patches - 1)]  # (B, 257, frames)
-            log_mel = torch.log(spec.abs().transpose(1, 2) @ self.mel_matrix + 0.001)  # (B, frames, 64)
-        y = log_mel.unfold(1, 96, 48).flatten(0, 1).transpose(1, 2)[:, None]  # (B * patches, 1, 96, 64)
+        waves = F.pad(waves, (120, total - waves.shape[-1]))  # (B, 120 + total)
+        spec = self.stft(waves.float())[..., 2 : 2 + 96 + 48 * (patches - 1)]  # (B, 257, frames)
+        return torch.log(self.mel_matrix.T @ spec.abs() + 0.001)[:, None]  # (B, 1, 64, frames)
+
+    def forward(self, x: Tensor, frames: Tensor | None) -> Cells:
+        """(B, 1, 64, frames) -> (B, 1024, 1, patches); here `frames` are samples of the clips."""
+        batch = x.shape[0]
+        y = x[:, 0].unfold(2, 96, 48)  # (B, 64, patches, 96)
+        patches = y.shape[2]
+        y = y.permute(0, 2, 3, 1).flatten(0, 1)[:, None]  # (B * patches, 1, 96, 64)
         for i, stride in enumerate(self.STRIDES):
             layer = self.get_submodule(f"layer{i + 1}")
             first = layer["depthwise"] if isinstance(layer, nn.ModuleDict) else layer
-            y = F.relu(first(_same(y, stride)))
+            y = self.relu(first(_same(y, stride)))
             if isinstance(layer, nn.ModuleDict):
-                y = F.relu(layer["pointwise"](y))
+                y = self.relu(layer["pointwise"](y))
         y = y.mean(dim=(2, 3)).unflatten(0, (batch, patches)).transpose(1, 2)[:, :, None]  # (B, 1024, 1, patches)
         if frames is None:
             return y, None

@@ -86,6 +86,14 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="mm"):
         """What follows the trunk."""
         raise NotImplementedError
 
+    def seen(self, values: Tensor) -> Tensor:
+        """What the network sees of a batch without padding, as floats: (B, C, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} sees nothing that could be explained place by place.")
+
+    def from_seen(self, x: Tensor) -> Features:
+        """Features of what the network sees, with a gradient to it, through frozen layers too: for explanations."""
+        raise NotImplementedError(f"{type(self).__name__} sees nothing that could be explained place by place.")
+
     # What all share -------------------------------------------------------------------------------------------------
 
     def forward(self, values: Tensor, lengths: Tensor | None = None, from_trunk: bool = False) -> Features:

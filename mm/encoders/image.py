@@ -110,6 +110,14 @@ class ImageEncoder(Encoder):
         x = values.to(self.mean.dtype) if self.cut else normalised(self, values)
         return features_of(self.run(x, self.cut, len(self.kept)))
 
+    def seen(self, values: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) -> float32 of the network's mean and deviation."""
+        return normalised(self, values)
+
+    def from_seen(self, x: Tensor) -> Features:
+        """Features of normalised pictures."""
+        return features_of(self.run(x, 0, len(self.kept)))
+
     def run(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Layers `start` to `stop`: (B, C, H, W) or (B, 1 + N, D) -> the same of the last one."""
         if x.dim() == 4:  # up to twice as fast on a CPU, and never slower

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class ConvNorm(nn.Sequential):
@@ -22,10 +21,11 @@ class ResidualBlock(nn.Module):
         self.convs = nn.Sequential(ConvNorm(inputs, outputs, 3, stride), ConvNorm(outputs, outputs, 3, relu=False))
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs, 1, stride, relu=False)
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, outputs, H / stride, W / stride)."""
-        return functional.relu(self.convs(x) + self.shortcut(x), inplace=True)
+        return self.relu(self.convs(x) + self.shortcut(x))
 
 
 def small_cnn() -> dict[str, nn.Module]:

@@ -74,7 +74,18 @@ class TransformersImageEncoder(WholeEncoder):
 
     def tail(self, values: Tensor, lengths: Tensor | None = None) -> Features:
         """The last hidden state as a map, and the class token or the mean."""
-        x = self.rest_of(values, lengths)
+        return self.features_of(self.rest_of(values, lengths))
+
+    def seen(self, values: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) -> float32 of the network's mean and deviation."""
+        return normalised(self, values)
+
+    def from_seen(self, x: Tensor) -> Features:
+        """Features of normalised pictures."""
+        return self.features_of(self.run(x, None))
+
+    def features_of(self, x: Tensor) -> Features:
+        """(B, C, H', W') or (B, extra + N, D) -> map, mask, vector."""
         if x.dim() == 4:
             return features_of(x)
         side = self.size // self.patch if isinstance(self.patch, int) else math.isqrt(x.shape[1])

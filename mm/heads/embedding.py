@@ -121,6 +121,7 @@ class AttentionPool(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.score = nn.Linear(dim, heads)
         self.value = nn.Linear(dim, width)
+        self.relu = nn.ReLU()
         middles = (torch.arange(side) + 0.5) / side  # (side,)
         self.row = nn.Parameter(middles.repeat_interleave(side))  # (heads,) middle of each window in 0..1
         self.column = nn.Parameter(middles.repeat(side))  # (heads,)
@@ -134,5 +135,5 @@ class AttentionPool(nn.Module):
         window = -offset.square().sum(-1) / (2 * (2 * self.log_spread).exp()[:, None])  # (b, heads, N)
         scores = self.score(content).transpose(1, 2) + window  # (b, heads, N)
         weights = masked_softmax(scores, features.mask[:, None])  # (b, heads, N)
-        values = self.value(content).relu()  # (b, N, width)
+        values = self.relu(self.value(content))  # (b, N, width)
         return (weights.to(values.dtype) @ values).flatten(1)  # (b, heads * width)

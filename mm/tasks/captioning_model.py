@@ -182,6 +182,53 @@ class CaptionModel(nn.Module):
                 captions += self.head.caption(features, **vars(decoding))
         return captions
 
+    @torch.no_grad()
+    def view(self, of: str, sources: Mapping[str, Source], target: str = "") -> encoders.View:
+        """What of a picture or a sound makes the model say a word: its log-probability, to be explained.
+
+        Args:
+            of: the modality of the model.
+            sources: {it: a file or array}.
+            target: a word of the vocabulary: where the model's own sentence has it, or could have it most probably;
+                "" = the whole sentence, its words' mean.
+
+        Raises:
+            ValueError: another modality, or a word that the model does not know.
+        """
+        encoders.check_sources(of, sources, [self.modality])
+        (caption,) = self.describe([sources[of]], DecodingConfig())
+        words = [word for word in caption.words if word != "<end>"]
+        vocabulary = self.head.vocabulary
+        if target and target not in vocabulary.words:
+            near = ", ".join(vocabulary.nearest(target)) or "none is near"
+            raise ValueError(f"a target must be a word that the model knows: got {target!r}. Nearest: {near}.")
+        tokens = self.head.encode(" ".join(words), len(words) + 2).to(self.encoder.device)  # (L,)
+        number = vocabulary.encode(target)[0] if target else 0
+        own = torch.tensor([word == target for word in words])  # (L - 2,)
+
+        def log_probs(features: Features) -> Tensor:
+            count = len(features.map)
+            lengths = torch.full((count, 1), len(tokens), device=tokens.device)
+            forced = self.head(features, tokens.expand(count, 1, -1), lengths)
+            each = forced.logits.float().log_softmax(dim=-1)  # (M, V)
+            order = torch.argsort(forced.sentence * len(tokens) + forced.position)  # (M,)
+            return each[order].unflatten(0, (count, len(tokens) - 1))[:, : len(words)]  # (B, L - 2, V)
+
+        def wanted(log_prob: Tensor) -> Tensor:
+            if not target:
+                return log_prob[:, range(len(words)), tokens[1:-1]].mean(dim=1)  # (B,)
+            of_word = log_prob[..., number]  # (B, L - 2)
+            if bool(own.any()):
+                return of_word[:, own].sum(dim=1)  # (B,)
+            return of_word[:, best]  # (B,)
+
+        net = encoders.EndToEnd(self.encoder, self.head, log_probs)
+        seen = encoders.seen_of(self.encoder, sources[of])
+        with in_eval_mode(self):
+            best = int(net(seen)[0, :, number].argmax())
+        said = f"{target!r} in {caption.text!r}" if target else repr(caption.text)
+        return encoders.View(net, seen, wanted, said, [])
+
 
 def grouped(text: Inputs, inputs: int) -> tuple[Tensor, Tensor]:
     """Sentences in rows -> sentences by input: tokens (B, K, L) and lengths (B, K), K = the most that an input has.

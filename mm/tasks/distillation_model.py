@@ -13,6 +13,7 @@ from mm.data import Entry, Inputs, prepared
 from mm.data.item import Source
 from mm.heads import LinearClassifier
 from mm.modes import in_eval_mode
+from mm.naming import known
 
 TOP = 5  # classes that are told
 
@@ -80,6 +81,24 @@ class ClassModel(nn.Module):
                 vectors.append(features.vector.float().cpu())
                 logits.append(self.head(features).float().cpu())
         return Read(torch.cat(vectors), torch.cat(logits))  # (n, D_v), (n, K)
+
+    def view(self, of: str, sources: Mapping[str, Source], target: str = "") -> encoders.View:
+        """What of a picture or a sound makes the model name a class: the class's logit, to be explained.
+
+        Args:
+            of: the modality of the model.
+            sources: {it: a file or array}.
+            target: a class; "" = the most probable one.
+
+        Raises:
+            ValueError: another modality, or an unknown class.
+        """
+        encoders.check_sources(of, sources, [self.modality])
+        name = known(target or self.classify([sources[of]], 1)[0][0][0], self.classes, "class")
+        number = self.classes.index(name)
+        net = encoders.EndToEnd(self.encoder, self.head, self.head)
+        seen = encoders.seen_of(self.encoder, sources[of])
+        return encoders.View(net, seen, number, name, self.classes, ("head.classify", "head.norm"))
 
     def names(self, logits: Tensor) -> list[str]:
         """The most probable class of each of n inputs, by (n, K) logits."""

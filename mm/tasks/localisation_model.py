@@ -14,6 +14,7 @@ from mm.data import Inputs
 from mm.data.item import Source
 from mm.features import Features
 from mm.heads.localiser import Compared, SoundLocaliser
+from mm.modes import in_eval_mode
 
 MODALITIES = ("image", "audio")
 SILENT_SAMPLES = 16_000  # of a silent clip, where the lengths of the others are not known: a second at 16 kHz
@@ -117,6 +118,54 @@ class LocalisationModel(nn.Module):
             row, column = divmod(int(one.argmax()), columns)
             located.append(Located(one, ((column + 0.5) / columns, (row + 0.5) / rows), float(one.max()), quiet))
         return located
+
+    @torch.no_grad()
+    def view(self, of: str, sources: Mapping[str, Source], target: str = "") -> encoders.View:
+        """What of a picture or of its sound lights up a place: the cosine of the two there, to be explained.
+
+        Args:
+            of: "image" or "audio".
+            sources: {"image", "audio"}: files or arrays.
+            target: "x,y" of the place, as shares of the picture's width and height; "" = the highest one.
+
+        Raises:
+            ValueError: a source is missing, or the place is none.
+        """
+        encoders.check_sources(of, sources, MODALITIES)
+        if len(sources) != len(MODALITIES):
+            raise ValueError(f"a place is explained of a picture and its sound: got {', '.join(sources)}. Give both.")
+        (located,) = self.localise([sources["image"]], [sources["audio"]])
+        x, y = place_of(target) if target else located.peak_xy
+        rows, columns = located.heat.shape
+        row, column = min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
+        other = next(modality for modality in MODALITIES if modality != of)
+        with in_eval_mode(self):
+            known = self.encoder(other).from_seen(encoders.seen_of(self.encoder(other), sources[other]))
+
+        def scores(features: Features) -> Tensor:
+            again = encoders.repeated(known, len(features.map))
+            image, audio = (features, again) if of == "image" else (again, features)
+            return self.head(image, audio)  # (B, N)
+
+        net = encoders.EndToEnd(self.encoder(of), self.head, scores)
+        seen = encoders.seen_of(self.encoder(of), sources[of])
+        said = f"place {100 * x:.0f} % from the left, {100 * y:.0f} % from the top"
+        return encoders.View(net, seen, row * columns + column, said, [])
+
+
+def place_of(target: str) -> tuple[float, float]:
+    """ "0.25,0.5" -> (0.25, 0.5).
+
+    Raises:
+        ValueError: anything but two shares.
+    """
+    try:
+        x, y = (float(part) for part in target.split(","))
+    except ValueError:
+        x = y = -1.0
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise ValueError(f"a place must be two shares of width and height, such as 0.25,0.5: got {target!r}.")
+    return x, y
 
 
 def silent_like(audio: Inputs, count: int) -> Tensor:

@@ -16,9 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mm import encoders
 from mm.data import Cache, Entry, Inputs, prepared
 from mm.data.item import Source
+from mm.features import Features
 from mm.heads import JointEmbedding
 from mm.losses import Memory
 from mm.modes import in_eval_mode
+from mm.vocabulary import tokenize
 
 
 class Embedded(NamedTuple):
@@ -150,6 +152,41 @@ class JointModel(nn.Module):
         if modality not in self.encoders:
             raise ValueError(f"this model embeds {', '.join(self.encoders)}: got {modality!r}. Train one that has it.")
         return cast(encoders.Encoder, self.encoders[modality])
+
+    def view(self, of: str, sources: Mapping[str, Source], target: str = "") -> encoders.View:
+        """Why a picture or a sound is near a sentence, or near the other thing given: their cosine, to be explained.
+
+        Args:
+            of: "image" or "audio", what is explained.
+            sources: {modality: a file or array}: it, and what it is compared with unless that is a sentence.
+            target: the sentence; "" = the other source.
+
+        Raises:
+            ValueError: not exactly one thing to compare with, a modality that this model was not trained on, or a
+                sentence of unknown words.
+        """
+        encoders.check_sources(of, sources, [modality for modality in self.encoders if modality != "text"])
+        others = {modality: source for modality, source in sources.items() if modality != of}
+        others |= {"text": target} if target else {}
+        if len(others) != 1:
+            raise ValueError(
+                f"what the {of} is compared with must be one sentence or one other source: got {len(others)}. "
+                "Give a target, or another source."
+            )
+        ((modality, other),) = others.items()
+        if modality == "text" and set(tokenize(target)) <= set(self.unknown_words(target)):
+            near = [word for one in tokenize(target) for word in self.nearest_words(one)]
+            hint = f" Words like them: {', '.join(dict.fromkeys(near))}." if near else ""
+            raise ValueError(f"a target must have a word that the encoder knows: got {target!r}.{hint}")
+        wanted = self.embed(modality, [other]).to(self.head.logit_scale.device)  # (1, E)
+
+        def cosine(features: Features) -> Tensor:
+            return functional.normalize(self.head.embed(of, features), dim=-1) @ wanted.T  # (B, 1)
+
+        said = f"cosine with {target!r}" if modality == "text" else f"cosine with the {modality}"
+        encoder = self.encoder(of)
+        net = encoders.EndToEnd(encoder, self.head, cosine)
+        return encoders.View(net, encoders.seen_of(encoder, sources[of]), 0, said, [said])
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any weight or setting of the encoders or the head."""

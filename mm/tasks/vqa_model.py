@@ -18,6 +18,7 @@ from mm.heads.answerer import Answer, Answerer, Scored
 from mm.heads.looking import Inner
 from mm.metrics.answers import official, strict
 from mm.modes import in_eval_mode
+from mm.naming import hint
 from mm.vocabulary import tokenize
 
 TOP = 5  # answers that are told
@@ -154,6 +155,43 @@ class AnswerModel(nn.Module):
                 where = seen(scored, contents, about) if looks else [({}, {})] * len(tops)
                 answers += [Answer(best[0][0], best, *looked) for best, looked in zip(tops, where, strict=True)]
         return answers
+
+    @torch.no_grad()
+    def view(self, of: str, sources: Mapping[str, Source], target: str, question: str) -> encoders.View:
+        """What of a picture or a sound makes the model answer so: the score of an answer, to be explained.
+
+        Args:
+            of: modality of `sources` that is explained.
+            sources: {modality: a file or array} that the question is about.
+            target: an answer; "" = the model's own.
+            question: a sentence.
+
+        Raises:
+            ValueError: see `answer`, or an answer that the model does not know.
+        """
+        encoders.check_sources(of, sources, self.contents)
+        (own,) = self.answer(
+            [sources.get("image")], [question], sounds=[sources["audio"]] if "audio" in sources else None
+        )
+        number = self.number(target or own.text)
+        if number is None:
+            known = f"the model knows {len(self.numbers)}.{hint(target, self.numbers)}"
+            raise ValueError(f"unknown answer {target!r}: {known}")
+        with in_eval_mode(self):
+            text = self.encoder("text")
+            asked = text(text.prepare(question, 0)[None].to(text.device))
+            others = {m: self.encoder(m) for m in sources if m != of}
+            beside = {m: one.from_seen(encoders.seen_of(one, sources[m])) for m, one in others.items()}
+
+        def scores(features: Features) -> Tensor:
+            count = len(features.map)
+            contents = {m: features if m == of else encoders.repeated(beside[m], count) for m in sources}
+            return self.head(encoders.repeated(asked, count), contents).logits  # (B, K)
+
+        net = encoders.EndToEnd(self.encoder(of), self.head, scores)
+        seen = encoders.seen_of(self.encoder(of), sources[of])
+        said = f"{question} {self.head.answers[number]}"
+        return encoders.View(net, seen, number, said, self.head.answers)
 
     def best(self, scores: Tensor, choices: Sequence[str], top: int) -> list[tuple[str, float]]:
         """The best answers of one question with their probabilities.
