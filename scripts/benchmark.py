@@ -24,6 +24,7 @@ if str(Path(__file__).parent) not in sys.path:
 import torch
 from benchmarks.captioning import bench_beam, bench_scores, bench_training_step
 from benchmarks.corpus import bench_corpus
+from benchmarks.explain import bench_grad_cam
 from benchmarks.index import bench_auto, bench_filter, bench_flat
 from benchmarks.localisation import bench_pairs, bench_vggss
 from benchmarks.losses import bench_chunks, bench_losses
@@ -65,6 +66,7 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "separation_pit": bench_pit,
     "separation_sdr": bench_sdr,
     "separation_realtime": bench_realtime,
+    "grad_cam": bench_grad_cam,
 }
 
 

@@ -59,6 +59,7 @@ SMALL = {
     "separation_pit": {"batch": 2, "sources": 3, "seconds": 0.1, "repeats": 1},
     "separation_sdr": {"sources": 2, "seconds": 0.2, "repeats": 1},
     "separation_realtime": {"seconds": 6, "longer": 2, "width": 16},
+    "grad_cam": {"images": 2, "size": 64, "repeats": 1},
 }
 
 

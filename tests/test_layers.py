@@ -24,6 +24,7 @@ MAY_IMPORT = {
     **dict.fromkeys(("encoders", "heads", "losses", "metrics", "data", "engine", "index"), GROUND),
     "explain": GROUND | {"index"},
     "tasks": GROUND | {"encoders", "heads", "losses", "metrics", "data"},
+    "app": GROUND | {"encoders", "heads", "losses", "metrics", "data", "engine", "index", "explain", "tasks"},
 }
 FILES = sorted(HOUSE.rglob("*.py"))
 

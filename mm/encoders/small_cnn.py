@@ -31,8 +31,8 @@ class ResidualBlock(nn.Module):
 def small_cnn() -> dict[str, nn.Module]:
     """The layers in the order they run; 350,000 weights.
 
-    Most of the work lies at 8x8 cells of 39 pixels of context each: where the picture is large, normalisation and
-    memory traffic cost more than the convolutions.
+    Most of the work lies at 8x8 cells, which see 39 to 71 pixels: where the picture is large, normalisation and memory
+    traffic cost more than the convolutions.
     """
     return {
         "conv1": ConvNorm(3, 24, 3, stride=2),  # (B, 24, 32, 32) for 64 pixels

@@ -1,0 +1,148 @@
+"""What a run says of one input, explained by a method: what the script and the page's tab of explanations share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from mm import data, encoders
+from mm.app.runs import Run
+from mm.data import Item
+from mm.explain import faithfulness
+from mm.explain.attribution import upsample
+from mm.explain.cam import box_of
+from mm.explain.methods import Explained, explain, heat_of, last_layer, stretched
+from mm.explain.patches import strongest_patches
+from mm.explain.pictures import Cell, spectrogram
+from mm.media import read_image
+from mm.modes import in_eval_mode
+from mm.naming import known
+from mm.tasks import distillation_data, localisation_data
+
+TASKS = ("retrieval", "captioning", "vqa", "localisation", "distillation")
+EDGES = {"image": ("from the left", "from the top"), "audio": ("of the time", "of the bands")}
+ENCODER = "encoder."  # where the layers of an `EndToEnd` begin that see places; heads have maps too
+INPUTS = 200  # of the test split, among which patches are looked for
+
+
+def view_of(
+    run: Run, sources: Mapping[str, Any], of: str = "", target: str = "", question: str = ""
+) -> tuple[str, encoders.View]:
+    """One thing that a run says of one input, and the modality of that input.
+
+    Args:
+        run: of one of `TASKS`.
+        sources: {"image" or "audio": file or array}.
+        of: which of them is explained; "" = the picture if there is one.
+        target: see `view` of the task's model; "" = the model's own.
+        question: of question answering.
+
+    Raises:
+        ValueError: another task, no source, a question where none is asked or none where one is; or see `view`.
+    """
+    known(run.task, TASKS, "task to be explained")
+    if (run.task == "vqa") != bool(question):
+        raise ValueError(
+            f"{run.path} answers questions: give one." if run.task == "vqa" else f"{run.path} takes no question."
+        )
+    if not sources:
+        raise ValueError("what is explained must be given, a picture or a sound: got none.")
+    of = of or next(modality for modality in ("image", "audio") if modality in sources)
+    asked = {"question": question} if question else {}
+    return of, run.model.view(of, sources, target, **asked)
+
+
+def explain_view(of: str, view: encoders.View, source: Any, method: str, layer: str = "") -> Explained:
+    """What a method says of a view, over the picture, or over the spectrogram that the network sees."""
+    shown = read_image(source) if of == "image" else spectrogram(view.seen[0])
+    layer = layer if layer or method == "filters" else last_layer(view.net, view.seen, ENCODER)
+    return explain(method, view.net, view.seen, view.target, shown, layer, view.head, flipped=of == "audio")
+
+
+def facts(view: encoders.View, heat: Tensor | None, of: str) -> dict[str, Any]:
+    """The score that is explained, and where the heat of it is strongest, as shares of the input.
+
+    Of a picture from its left and its top, of a sound from its start and from its lowest band.
+    """
+    with in_eval_mode(view.net):
+        output = view.net(view.seen)
+    score = output[0, view.target] if isinstance(view.target, int) else view.target(output)[0]
+    told: dict[str, Any] = {"score": float(score)}
+    if heat is not None:
+        rows, columns = heat.shape
+        row, column = divmod(int(heat.argmax()), columns)
+        told["strongest"] = dict(zip(EDGES[of], ((column + 0.5) / columns, (row + 0.5) / rows), strict=True))
+    return told
+
+
+def box_told(view: encoders.View, heat: Tensor, of: str) -> dict[str, float] | None:
+    """The box around the largest part of a heat map that is above a fifth of its maximum; None = nothing is above 0."""
+    box = box_of(heat, size=(view.seen.shape[2], view.seen.shape[3]))
+    along, across = EDGES[of]
+    names = (f"{along}, first", f"{across}, first", f"{along}, last", f"{across}, last")
+    return None if box is None else dict(zip(names, box, strict=True))
+
+
+def checked(view: encoders.View, heat: Tensor) -> dict[str, float]:
+    """How faithful a heat map (H, W) is, beside random orders: see `mm.explain.faithfulness`."""
+    maps = upsample(heat[None].to(view.seen), (view.seen.shape[2], view.seen.shape[3]))  # (1, h, w)
+    given = (view.net, view.seen, view.target, maps)
+    added, removed = faithfulness.insertion(*given), faithfulness.deletion(*given)
+    return {
+        "insertion": float(added.area),
+        "insertion, random order": float(added.control),
+        "deletion": float(removed.area),
+        "deletion, random order": float(removed.control),
+        "infidelity": float(faithfulness.infidelity(*given, any_scale=True)),
+    }
+
+
+def randomised(view: encoders.View, method: str, layer: str = "") -> list[faithfulness.Randomised]:
+    """What becomes of a heat map as layer after layer gets random weights, the head first and the pixels' side last."""
+    layer = layer or last_layer(view.net, view.seen, ENCODER)
+    names = [name for name, module in view.net.named_modules() if name and any(True for _ in module.parameters(False))]
+    parts = dict.fromkeys("head" if name.startswith("head") else ".".join(name.split(".")[:4]) for name in names)
+    order = ["head", *[name for name in reversed(parts) if name != "head"]]
+    return faithfulness.randomised(
+        view.net, lambda net: heat_of(method, net, view.seen, view.target, layer, view.head), order
+    )
+
+
+def patch_cells(run: Run, of: str, layer: str, unit: int) -> list[Cell]:
+    """The patches of a run's test inputs that excite a channel of a layer most, the strongest first.
+
+    Raises:
+        ValueError: an unknown modality, layer or channel, or a data set without such inputs.
+    """
+    encoder = run.model.encoders[known(of, run.model.encoders, "modality of this run")]
+    net = encoders.EndToEnd(encoder, nn.Identity(), lambda features: features.vector)
+    sources = [source for item in items_of(run) for source in getattr(item, of)[:1]]
+    if not sources:
+        raise ValueError(f"the test split of {run.path} must have a source of {of}: it has none.")
+    seen = [encoders.seen_of(encoder, source) for source in sources]  # (1, C, H, W) each
+    cells = []
+    for patch in strongest_patches(net, seen, layer or last_layer(net, seen[0], ENCODER), unit):
+        left, above, right, below = patch.box_px
+        part = seen[patch.item][0, :, above:below, left:right]  # (C, h, w)
+        cells.append(
+            Cell(f"{patch.activation:.3g} in {patch.item}", spectrogram(part) if of == "audio" else stretched(part))
+        )
+    return cells
+
+
+def items_of(run: Run) -> Sequence[Item]:
+    """The first `INPUTS` items of a run's test split."""
+    cfg = run.cfg
+    if run.task == "vqa":
+        items = data.load_asked(cfg.data, "test", cfg.seed, cfg.modalities)
+    elif run.task == "localisation":
+        (items,) = localisation_data.load(cfg, ("test",))
+    elif run.task == "distillation":
+        pictures = run.model.modality == "image"
+        items = (distillation_data.load_pictures if pictures else distillation_data.load_pairs)(cfg, "test")
+    else:
+        items = data.load(cfg.data, "test", cfg.seed)
+    return list(islice(items, INPUTS))

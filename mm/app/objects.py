@@ -1,0 +1,119 @@
+"""Whether explanations find the object in question: scenes of the embedded world whose objects' places are known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mm.app.explained import ENCODER, view_of
+from mm.app.runs import Run
+from mm.data import AskedScenes
+from mm.data.scenes import SIDE_PX
+from mm.data.synthetic import Scenes
+from mm.explain.cam import Box, Found, box_scores, peaks_inside
+from mm.explain.methods import heat_of, last_layer
+
+SCENES = 1000  # of the test split
+ASKED = ("colour", "shape")  # types of questions that are about one object
+WORDS = ("shape", "colour", "size")
+
+
+class Case(NamedTuple):
+    """A scene, and what is said of one of its objects.
+
+    Attributes:
+        sources: {modality: array}.
+        target: a sentence about the object, or "".
+        question: about the object, or "".
+        box: of the object, as shares of the width and height.
+        other: of another object.
+    """
+
+    sources: dict[str, Any]
+    target: str
+    question: str
+    box: Box
+    other: Box
+
+
+class Scored(NamedTuple):
+    """How well the explanations of n cases find their objects.
+
+    Attributes:
+        inside: share whose highest place lies in the object.
+        other: share whose highest place lies in another object of the scene, one for each case.
+        boxes: of the boxes around the heat, beside one box in the middle.
+        seconds: of CPU for one explanation.
+    """
+
+    inside: float
+    other: float
+    boxes: Found
+    seconds: float
+
+
+def cases(run: Run, count: int) -> list[Case]:
+    """Cases of a run of retrieval or of question answering of the embedded world.
+
+    Raises:
+        ValueError: another task or world, or fewer cases than that.
+    """
+    makers = {"retrieval": sentences, "vqa": questions}
+    if run.task not in makers or run.cfg.data.name != "synthetic":
+        raise ValueError(
+            f"objects are known in the embedded world, for runs of {' and '.join(makers)}: got {run.task} of "
+            f"{run.cfg.data.name}."
+        )
+    found = list(islice(makers[run.task](run), count))
+    if count < 1 or len(found) < count:
+        raise ValueError(f"the number of cases must lie in 1..{len(found)}: got {count}.")
+    return found
+
+
+def sentences(run: Run) -> Iterator[Case]:
+    """A sentence about one object of each scene that has several: "a small red star"."""
+    for number, item in enumerate(Scenes("test", SCENES, run.cfg.seed)):
+        things = item.meta["objects"]
+        if len(things) > 1:
+            thing = things[number % len(things)]
+            other = things[(number + 1) % len(things)]
+            target = f"a {thing['size']} {thing['colour']} {thing['shape']}"
+            yield Case({"image": item.image[0]}, target, "", shares(thing), shares(other))
+
+
+def questions(run: Run) -> Iterator[Case]:
+    """Questions whose words are true of one object alone, which they ask the colour or the shape of."""
+    for item in AskedScenes("test", SCENES, run.cfg.seed, heard="audio" in run.cfg.modalities):
+        things = item.meta["objects"]
+        sources = {"image": item.image[0]} | ({"audio": item.audio[0]} if item.audio else {})
+        for question in item.questions if len(things) > 1 else ():
+            said = set(question.text.rstrip("?").split())
+            named = {word: {thing[word] for thing in things} & said for word in WORDS}
+            meant = [n for n, thing in enumerate(things) if all(not of or thing[w] in of for w, of in named.items())]
+            if question.type in ASKED and any(named.values()) and len(meant) == 1:
+                other = things[(meant[0] + 1) % len(things)]
+                yield Case(sources, "", question.text, shares(things[meant[0]]), shares(other))
+
+
+def shares(thing: dict[str, Any]) -> Box:
+    """The box of a thing as shares of the picture."""
+    left, top, right, bottom = (edge / SIDE_PX for edge in thing["box_xyxy_px"])
+    return left, top, right, bottom
+
+
+def score(run: Run, method: str, found: list[Case], layer: str = "") -> Scored:
+    """Explain every case by a method, and see where the heat is."""
+    heats, spent = [], 0.0
+    for case in found:
+        _, view = view_of(run, case.sources, "image", case.target, case.question)
+        begun = time.process_time()
+        own = layer or last_layer(view.net, view.seen, ENCODER)
+        heats.append(heat_of(method, view.net, view.seen, view.target, own, view.head)[0].cpu())  # (H, W)
+        spent += time.process_time() - begun
+    own_boxes, others = [case.box for case in found], [case.other for case in found]
+    inside, other = (float(np.mean(peaks_inside(heats, boxes))) for boxes in (own_boxes, others))
+    return Scored(inside, other, box_scores(heats, own_boxes, size=(SIDE_PX, SIDE_PX)), spent / len(found))

@@ -1,0 +1,113 @@
+"""Pictures side by side with a title each, and what is laid over them: how explanations are drawn."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from mm.explain.attention import TEXT
+from mm.explain.heatmap import LETTER_IN, TITLE_IN, TRUE, overlay, shrunk
+from mm.index.grid import write_png
+
+LARGE_IN, SMALL_IN = 3.2, 1.6  # side of a cell, where there are few and where there are more
+FEW = 4
+ACROSS = 8  # small cells in a row
+GAP_IN, LINE_IN = 0.08, 0.15
+DPI = 100
+GREY_FROM, GREY_TO = 20, 255  # of a spectrogram, so that heat can be told from sound
+
+
+class Cell(NamedTuple):
+    """One picture.
+
+    Attributes:
+        title: above it.
+        pixels: (h, w, 3) uint8.
+        boxes: [left, top, right, bottom] as shares of width and height.
+    """
+
+    title: str
+    pixels: np.ndarray
+    boxes: Sequence[Sequence[float]] = ()
+
+
+def draw_cells(cells: Sequence[Cell], path: str | Path, note: str = "") -> Path:
+    """Draw pictures side by side and below one another.
+
+    Args:
+        cells: at least one.
+        path: of the PNG; written beside and renamed.
+        note: below all.
+
+    Raises:
+        ValueError: no cell, or another kind of file than PNG.
+    """
+    path = Path(path)
+    if not cells:
+        raise ValueError("a figure needs a picture at least: got none.")
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"a figure is written as .png: got {path.name!r}. Rename it.")
+    side, across = (LARGE_IN, len(cells)) if len(cells) <= FEW else (SMALL_IN, min(ACROSS, len(cells)))
+    heights = [cell.pixels.shape[0] / max(cell.pixels.shape[:2]) * (side - GAP_IN) for cell in cells]
+    rows = [range(start, min(start + across, len(cells))) for start in range(0, len(cells), across)]
+    width = max(across * side, LARGE_IN)
+    wrapped = textwrap.wrap(note, int(width / LETTER_IN))
+    height = sum(max(heights[k] for k in row) + TITLE_IN + GAP_IN for row in rows) + (len(wrapped) + 1) * LINE_IN
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))  # its units are inches from the top left corner
+    axes.set_axis_off()
+    down = TITLE_IN
+    for row in rows:
+        for column, number in enumerate(row):
+            cell = cells[number]
+            pixels, left = shrunk(cell.pixels, round(2 * side * DPI)), column * side + GAP_IN / 2
+            high, wide = (length * (side - GAP_IN) / max(pixels.shape[:2]) for length in pixels.shape[:2])
+            title = textwrap.shorten(cell.title, int(side / LETTER_IN), placeholder="…")
+            axes.text(left, down - 0.04, title, va="bottom", **TEXT)
+            axes.imshow(pixels, extent=(left, left + wide, down + high, down), aspect="auto", interpolation="nearest")
+            for x0, y0, x1, y1 in cell.boxes:
+                corner = (left + x0 * wide, down + y0 * high)
+                axes.add_patch(Rectangle(corner, (x1 - x0) * wide, (y1 - y0) * high, **TRUE))
+        down += max(heights[k] for k in row) + TITLE_IN + GAP_IN
+    axes.text(GAP_IN / 2, height - 0.05, "\n".join(wrapped), va="bottom", **TEXT)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    return write_png(figure, path)
+
+
+def heated(picture: np.ndarray, heat: Tensor, title: str, boxes: Sequence[Sequence[float]] = ()) -> Cell:
+    """A picture without its colours under the heat of a map; what is below 0 stays dark, its maximum is brightest.
+
+    Args:
+        picture: (h, w, 3) uint8.
+        heat: (H, W), its first row at the picture's top.
+        title: of the cell; the map's maximum is told behind it.
+        boxes: see `Cell`.
+    """
+    highest = float(heat.max())
+    return Cell(f"{title}: {highest:.3g}", overlay(picture, heat.numpy(), max(highest, 1e-12)), boxes)
+
+
+def coloured(gradient: Tensor, title: str) -> Cell:
+    """A gradient by the pixels, (C, H, W), as colours around a grey of 0; of one channel in grey."""
+    x = gradient.float() / gradient.abs().max().clamp_min(1e-12)  # (C, H, W) in -1..1
+    return Cell(title, as_pixels(0.5 + 0.5 * x))
+
+
+def as_pixels(values: Tensor) -> np.ndarray:
+    """Values in 0..1, (3, H, W) or (1, H, W) -> (H, W, 3) uint8."""
+    pixels = (255 * values.clamp(0, 1)).round().byte().expand(3, -1, -1)  # (3, H, W)
+    return pixels.permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+
+
+def spectrogram(seen: Tensor) -> np.ndarray:
+    """What a network sees of a sound, (1, F, N) with the low bands first -> (F, N, 3) uint8, high bands at the top."""
+    low, high = seen.amin(), seen.amax()
+    grey = GREY_FROM + (GREY_TO - GREY_FROM) * (seen - low) / (high - low).clamp_min(1e-12)  # (1, F, N)
+    return grey.flip(1).round().byte().expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()  # (F, N, 3)

@@ -1,0 +1,770 @@
+"""Attribution maps: equal to slow loops, finite differences and captum; what they refuse; what they leave alone."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import itertools
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import captum.attr
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm.explain import attribution as by
+from mm.explain.attention import upsample as plain_upsample
+from tests.explain.networks import FUNCTIONAL, SIDE, SMOOTH, Branches, Linear, Small, Tokens, noise, resnet, seeded
+
+METHODS = {
+    "saliency": by.saliency,
+    "smooth_grad": lambda *given: by.smooth_grad(*given, samples=3),
+    "integrated_gradients": lambda *given: by.integrated_gradients(*given, steps=4),
+    "deconvnet": by.deconvnet,
+    "guided_backprop": by.guided_backprop,
+    "occlusion": lambda *given: by.occlusion(*given, window=8, stride=8),
+    "grad_cam": lambda *given: by.grad_cam(*given, "second"),
+    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, "second"),
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+by_gradient = pytest.mark.parametrize(
+    "method", [METHODS[name] for name in METHODS if name != "occlusion"], ids=[n for n in METHODS if n != "occlusion"]
+)
+TARGETS = {
+    "number": (2, lambda output: output[:, 2]),
+    "numbers": (torch.tensor([3, 0]), lambda output: output[[0, 1], [3, 0]]),
+    "function": (lambda output: output.square().sum(1), lambda output: output.square().sum(1)),
+}
+every_target = pytest.mark.parametrize(("target", "scores"), TARGETS.values(), ids=TARGETS)
+
+
+def pictures(count: int = 2, channels: int = 3, side: int = 16, seed: int = 1) -> Tensor:
+    return noise(count, channels, side, side, seed=seed)
+
+
+def quiet(method, inputs: Tensor, *arguments, **options) -> Tensor:
+    """What captum gives; it warns of hooks and of gradients that it asks for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return method.attribute(inputs.clone(), *arguments, **options).detach()
+
+
+def plain_gradient(model: nn.Module, inputs: Tensor, scores) -> Tensor:
+    x = inputs.clone().requires_grad_()
+    return torch.autograd.grad(scores(model(x)).sum(), x)[0]
+
+
+def close(found: Tensor, expected: Tensor, share: float) -> None:
+    """They differ by no more than a share of the largest."""
+    assert found.shape == expected.shape
+    assert expected.abs().max() > 0
+    assert (found - expected).abs().max() <= share * expected.abs().max()
+
+
+# Gradients of the input ---------------------------------------------------------------------------------------------
+
+
+def test_saliency_is_the_finite_difference() -> None:
+    model, step = copy.deepcopy(resnet()).double(), 1e-6
+    inputs = noise(2, 3, SIDE, SIDE, seed=3, dtype=torch.float64)
+    maps = by.saliency(model, inputs, 7)  # (2, H, W)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for _ in range(8):
+            b, y, x = (int(torch.randint(0, most, (), generator=generator)) for most in (2, SIDE, SIDE))
+            slopes = []
+            for channel in range(3):
+                moved = inputs[b].repeat(2, 1, 1, 1)
+                moved[0, channel, y, x] += step
+                moved[1, channel, y, x] -= step
+                above, below = model(moved)[:, 7]
+                slopes.append(float(above - below) / (2 * step))
+            assert abs(float(maps[b, y, x]) - max(map(abs, slopes))) <= 1e-5 * float(maps.max())
+
+
+@every_target
+def test_saliency_is_captums_largest_over_the_channels(target, scores) -> None:
+    model, inputs = resnet(), pictures(side=SIDE)
+    found = by.saliency(model, inputs, target)
+    close(found, quiet(captum.attr.Saliency(lambda x: scores(model(x))), inputs).amax(1), 1e-6)
+    close(found, plain_gradient(model, inputs, scores).abs().amax(1), 1e-6)
+    assert found.dtype == torch.float32 and not found.requires_grad
+
+
+def test_smooth_grad_is_a_loop_over_noisy_copies() -> None:
+    model, inputs = seeded(Small, relu=nn.Tanh()), pictures() * torch.tensor([1.0, 5.0])[:, None, None, None]
+    generator = torch.Generator().manual_seed(6)
+    total = torch.zeros_like(inputs)
+    for _ in range(5):
+        drawn = torch.randn((3, 16, 16), generator=generator)
+        for b, one in enumerate(inputs):
+            noisy = one + 0.3 * (one.max() - one.min()) * drawn
+            total[b] += plain_gradient(model, noisy[None], lambda output: output[:, 1])[0] / 5
+    found = by.smooth_grad(model, inputs, 1, samples=5, noise=0.3, seed=6)
+    close(found, total.abs().amax(1), 1e-5)
+    close(by.smooth_grad(model, inputs[1:], 1, samples=5, noise=0.3, seed=6), found[1:], 1e-5)
+    assert not torch.allclose(by.smooth_grad(model, inputs, 1, samples=5, noise=0.3, seed=7), found, rtol=1e-3)
+    close(by.smooth_grad(model, inputs, 1, samples=2, noise=0.0), by.saliency(model, inputs, 1), 1e-6)
+
+
+def test_integrated_gradients_of_a_linear_model_are_its_terms() -> None:
+    model, inputs = Linear(3, 6, 9), noise(2, 3, 6, 9)
+    found = by.integrated_gradients(model, inputs, torch.tensor([2, 0]), baseline=0.3, steps=2)
+    close(found, (model.weight[[2, 0]].detach() * (inputs - 0.3)).sum(1), 1e-5)
+
+
+@every_target
+def test_integrated_gradients_add_up_to_what_the_score_changes(target, scores) -> None:
+    model, inputs = seeded(Small, relu=nn.Tanh()), 2 * pictures()
+    found = by.integrated_gradients(model, inputs, target, baseline=-0.5, steps=200)
+    with torch.no_grad():
+        change = scores(model(inputs)) - scores(model(torch.full_like(inputs, -0.5)))  # (B,)
+    close(found.sum((1, 2)), change, 0.01)
+
+
+def test_integrated_gradients_are_captums_of_all_steps_at_once() -> None:
+    model, inputs = seeded(Small), pictures()
+    expected = quiet(captum.attr.IntegratedGradients(model), inputs, target=2, n_steps=50).sum(1)
+    close(by.integrated_gradients(model, inputs, 2), expected, 1e-5)
+
+
+# Gradients through rewritten ReLUs ----------------------------------------------------------------------------------
+
+REWRITTEN = {
+    "deconvnet": (by.deconvnet, captum.attr.Deconvolution),
+    "guided_backprop": (by.guided_backprop, captum.attr.GuidedBackprop),
+}
+every_rewritten = pytest.mark.parametrize(("method", "reference"), REWRITTEN.values(), ids=REWRITTEN)
+
+
+@every_rewritten
+def test_it_is_captums_on_resnet18(method, reference) -> None:
+    """Whose ReLUs work in place, each module twice."""
+    model, inputs = resnet(), pictures(side=SIDE)
+    assert all(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
+    target = torch.tensor([4, 1])
+    close(method(model, inputs, target), quiet(reference(model), inputs, target=target), 1e-6)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_guided_and_deconvnet_are_a_way_back_by_hand(in_place) -> None:
+    model, inputs = seeded(Small, relu=nn.ReLU(inplace=in_place)), pictures()
+    with torch.no_grad():
+        first = model.first(inputs)
+        second = model.second(first.relu())
+        at_mean = model.head.weight[1][:, None, None].expand_as(second) / second[0, 0].numel()  # (B, C, H, W)
+    for method, guided in ((by.guided_backprop, True), (by.deconvnet, False)):
+        passed = at_mean.clamp_min(0) * (second > 0 if guided else 1)
+        passed = nn.grad.conv2d_input(first.shape, model.second.weight.detach(), passed, stride=2, padding=1)
+        passed = passed.clamp_min(0) * (first > 0 if guided else 1)
+        expected = nn.grad.conv2d_input(inputs.shape, model.first.weight.detach(), passed, padding=1)
+        close(method(model, inputs, 1), expected, 1e-5)
+
+
+@every_rewritten
+def test_one_relu_on_two_branches_is_as_two(method, reference) -> None:
+    """captum 0.9 takes the gradient of one branch for that of the other in its deconvnet."""
+    shared, apart = seeded(Branches, True), seeded(Branches, False)
+    inputs = pictures()
+    close(method(shared, inputs, 1), method(apart, inputs, 1), 1e-6)
+    close(method(apart, inputs, 1), quiet(reference(apart), inputs, target=1), 1e-6)
+
+
+@pytest.mark.parametrize("smooth", SMOOTH.values(), ids=SMOOTH)
+@every_rewritten
+def test_without_a_relu_it_is_the_plain_gradient(method, reference, smooth) -> None:
+    model, inputs = seeded(Small, relu=smooth), pictures()
+    close(method(model, inputs, 1), plain_gradient(model, inputs, lambda output: output[:, 1]), 1e-6)
+
+
+@pytest.mark.parametrize(("function", "name"), FUNCTIONAL.values(), ids=FUNCTIONAL)
+@pytest.mark.parametrize("method", [by.deconvnet, by.guided_backprop, METHODS["guided_grad_cam"]])
+def test_a_rectification_elsewhere_is_an_error(method, function, name) -> None:
+    model = seeded(Small, relu=function)
+    with pytest.raises(ValueError, match="would be silently wrong where a model rectifies otherwise") as caught:
+        method(model, pictures(), 1)
+    assert f"got {name}, called 2 times outside nn.ReLU. Use nn.ReLU modules, or a method such as" in str(caught.value)
+    assert by.saliency(model, pictures(), 1).max() > 0
+    assert by.grad_cam(model, pictures(), 1, "second").abs().max() > 0
+
+
+@pytest.mark.parametrize("method", [by.deconvnet, by.guided_backprop])
+def test_every_rectification_elsewhere_is_counted_also_beside_modules(method) -> None:
+    model = nn.Sequential(seeded(Small), nn.ReLU(), nn.Linear(4, 4))
+    with pytest.raises(ValueError) as caught:
+        method(model, pictures(), lambda output: output.relu().clamp_min(0)[:, 0])
+    assert "got clamp_min (ClampMinBackward0), called 1 times, relu (ReluBackward0), called 1" in str(caught.value)
+    with pytest.raises(ValueError, match=r"got relu \(ReluBackward0\), called 1 times outside nn.ReLU"):
+        method(model, pictures(), lambda output: nn.ReLU()(output)[:, 0])  # a module, but none of the model's
+
+
+@pytest.mark.parametrize("method", [by.deconvnet, by.guided_backprop])
+def test_a_rectification_that_is_not_on_the_way_is_none(method) -> None:
+    """As in a sentence's encoder, to which a picture is compared."""
+    model, inputs, words = seeded(Small), pictures(), noise(2, 4, seed=8).requires_grad_()
+    found = method(model, inputs, lambda output: (output * words.relu()).sum(1))
+    close(found, method(model, inputs, lambda output: (output * words.detach().relu()).sum(1)), 1e-6)
+
+
+# Occlusion ----------------------------------------------------------------------------------------------------------
+
+
+def occluded_by_loop(model, inputs: Tensor, column: int, window, stride, fill: float) -> tuple[Tensor, int]:
+    """One window and one input at a time."""
+    count, _, height, width = inputs.shape
+    falls, covered = torch.zeros(count, height, width), torch.zeros(height, width)
+    tops, lefts = (
+        range(0, side - extent + step, step) for side, extent, step in zip((height, width), window, stride, strict=True)
+    )
+    with torch.no_grad():
+        for top, left in itertools.product(tops, lefts):
+            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+            covered[rows, columns] += 1
+            for b, one in enumerate(inputs):
+                other = one.clone()
+                other[:, rows, columns] = fill
+                falls[b, rows, columns] += float((model(one[None]) - model(other[None]))[0, column])
+    return falls / covered, len(tops) * len(lefts)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride"),
+    [
+        ((12, 12), 4, 4),
+        ((12, 12), 4, 2),
+        ((13, 10), 4, 3),
+        ((13, 10), (5, 2), (2, 1)),
+        ((7, 9), (7, 9), 1),
+        ((7, 9), (1, 9), 1),
+    ],
+)
+def test_occlusion_is_a_loop_over_windows(size, window, stride) -> None:
+    model, inputs = seeded(Small), noise(2, 3, *size)
+    pair = [(sides, sides) if isinstance(sides, int) else sides for sides in (window, stride)]
+    expected, count = occluded_by_loop(model, inputs, 1, *pair, 0.4)
+    rows: list[int] = []
+    handle = model.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    found = by.occlusion(model, inputs, 1, window, stride, fill=0.4, at_once=5)
+    handle.remove()
+    close(found, expected, 1e-5)
+    below, beside = by.positions(size, window, stride)
+    assert below * beside == count and sum(rows) == 2 * (count + 1)  # once as they are
+    assert max(rows) <= 2 * 5
+
+
+@pytest.mark.parametrize(("at_once", "batches"), [(1, 49), (16, 4), (49, 1), (1000, 1)])
+def test_occlusion_at_once_or_one_by_one(at_once, batches) -> None:
+    model, inputs, calls = resnet(), pictures(side=SIDE), []
+    words = noise(2, 10, seed=8)  # a function may hold something of each input
+    assert by.positions((SIDE, SIDE), 16, 8) == (7, 7)
+    expected = by.occlusion(model, inputs, lambda output: (output * words).sum(1), 16, 8, at_once=7)
+    handle = model.register_forward_hook(lambda module, given, output: calls.append(len(output)))
+    found = by.occlusion(model, inputs, lambda output: (output * words).sum(1), 16, 8, at_once=at_once)
+    handle.remove()
+    close(found, expected, 1e-5)
+    assert len(calls) == batches + 1
+
+
+def test_occlusion_of_a_linear_model_is_what_the_window_adds() -> None:
+    model, inputs = Linear(3, 14, 10), noise(2, 3, 14, 10)
+    found = by.occlusion(model, inputs, 2, (4, 5), (4, 5), fill=-0.2)
+    terms = (model.weight[2].detach() * (inputs + 0.2)).sum(1)  # (B, H, W)
+    for top, left in itertools.product(range(0, 14, 4), range(0, 10, 5)):
+        part = (slice(None), slice(top, top + 4), slice(left, left + 5))
+        expected = terms[part].sum((1, 2))[:, None, None]
+        torch.testing.assert_close(found[part], expected.expand_as(found[part]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "options", "message"),
+    [
+        (17, 4, {}, r"a window must lie within the input of \(16, 16\) px: got \(17, 17\)"),
+        ((16, 20), 4, {}, r"got \(16, 20\)"),
+        (0, 1, {}, r"got \(0, 0\)"),
+        (4, 5, {}, r"a stride must be 1 px up to the window of \(4, 4\): got \(5, 5\)"),
+        (4, (4, 0), {}, r"got \(4, 0\)"),
+        (4, 4, {"at_once": 0}, "a position at once or more and a finite fill: got 0, 0.0"),
+        (4, 4, {"fill": float("nan")}, "got 16, nan"),
+    ],
+)
+def test_rejected_windows(window, stride, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        by.occlusion(seeded(Small), pictures(), 1, window, stride, **options)
+
+
+# Layers -------------------------------------------------------------------------------------------------------------
+
+
+@every_target
+@pytest.mark.parametrize("layer", ["layer4", "layer4.1", "layer4.1.relu", "layer2.0.bn1", "conv1", "relu", "maxpool"])
+def test_grad_cam_is_captums(layer, target, scores) -> None:
+    """Also of layers whose output is written into (bn1), and which run twice (layer4.1.relu)."""
+    model, inputs = resnet(), pictures(side=SIDE)
+    reference = captum.attr.LayerGradCam(lambda x: scores(model(x)), by.layer_of(model, layer))
+    expected = quiet(reference, inputs)[:, 0]
+    found = by.grad_cam(model, inputs, target, layer)
+    close(found, expected, 1e-5)
+    assert found.min() < 0 or callable(target)  # it keeps its signs
+    torch.testing.assert_close(by.grad_cam(model, inputs, target, layer, relu=True), found.clamp_min(0))
+    torch.testing.assert_close(by.grad_cam(model, inputs, target, by.layer_of(model, layer)), found)
+
+
+def test_guided_grad_cam_is_captums_with_a_stated_mode() -> None:
+    model, inputs = resnet(), pictures(side=SIDE)
+    reference = captum.attr.GuidedGradCam(model, model.layer3)
+    expected = quiet(reference, inputs, target=5, interpolate_mode="bilinear")
+    close(by.guided_grad_cam(model, inputs, 5, "layer3"), expected, 1e-5)
+
+
+class Twice(Small):
+    """Runs one layer twice, the second time with fewer places, and one layer not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.again = nn.Conv2d(8, 8, 3, padding=1)
+        self.never, self.pair = nn.Conv2d(8, 8, 1), nn.Identity()
+        self.aside = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pair((self.again(self.first(x)), None))[0]
+        self.aside(x)
+        return self.head(self.again(functional.max_pool2d(x, 2).relu()).relu().mean((2, 3)))
+
+
+def test_of_a_layer_that_runs_twice_the_last_time_counts() -> None:
+    model, inputs = seeded(Twice), pictures()
+    with torch.no_grad():
+        first = functional.max_pool2d(model.again(model.first(inputs)), 2).relu()
+    last = model.again(first).detach().requires_grad_()  # (B, C, 8, 8)
+    slopes = torch.autograd.grad(model.head(last.relu().mean((2, 3)))[:, 1].sum(), last)[0].mean((2, 3))
+    close(by.activations(model, inputs, "again"), last.detach(), 1e-6)
+    close(by.grad_cam(model, inputs, 1, "again"), (last.detach() * slopes[..., None, None]).sum(1), 1e-5)
+
+
+@pytest.mark.parametrize("at", ["activations", "grad_cam"])
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("frist", "the model has no layer 'frist'. Did you mean one of: first"),
+        ("xyz.uvw", "the model has no layer 'xyz.uvw'. Did you mean one of: first, second, relu, head, again"),
+        (nn.ReLU(), "a layer must be part of the model: got a ReLU that is not"),
+        ("never", "layer 'never' must run, and the model did not call it"),
+        ("head", r"layer 'head' must give floats \(B, C, H, W\), or tokens .* for 2 inputs: got \(2, 4\)"),
+        ("pair", "layer 'pair' must give floats .* got tuple"),
+    ],
+)
+def test_rejected_layers(at, layer, message) -> None:
+    model = seeded(Twice)
+    with pytest.raises(ValueError, match=message):
+        if at == "activations":
+            by.activations(model, pictures(), layer)
+        else:
+            by.grad_cam(model, pictures(), 1, layer)
+    assert hooks(model) == 0
+
+
+def test_a_layer_that_the_target_does_not_use_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the target must follow from what is explained by a gradient"):
+        by.grad_cam(seeded(Twice), pictures(), 1, "aside")
+
+
+def test_activations_are_what_a_layer_gave_before_others_wrote_into_it() -> None:
+    model, inputs = resnet(), pictures(side=SIDE)
+    with torch.no_grad():
+        expected = model.bn1(model.conv1(inputs))
+    assert expected.min() < 0
+    torch.testing.assert_close(by.activations(model, inputs, "bn1"), expected)
+    torch.testing.assert_close(by.activations(model, inputs, model.relu), expected.relu())
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_tokens_of_a_square_are_a_grid(class_token) -> None:
+    model, inputs = seeded(Tokens, 20, class_token), noise(2, 3, 20, 20)
+    grid = by.activations(model, inputs, "embedded")
+    torch.testing.assert_close(grid, model.patches(inputs).detach())  # (B, 8, 5, 5)
+    tokens = torch.cat([model.extra.expand(2, -1, -1), grid.flatten(2).transpose(1, 2)], dim=1).detach()
+    tokens.requires_grad_()
+    score = model.head(torch.tanh(model.mixed(tokens.transpose(1, 2))).mean(2))[:, 3].sum()
+    slopes = torch.autograd.grad(score, tokens)[0][:, int(class_token) :].mean(1)  # (B, 8)
+    close(by.grad_cam(model, inputs, 3, "embedded"), torch.einsum("bchw,bc->bhw", grid, slopes), 1e-5)
+    assert by.layers_with_maps(model, inputs) == {"patches": (8, 5, 5), "embedded": (8, 5, 5)}
+
+
+def test_tokens_of_no_square_are_refused() -> None:
+    model = seeded(Tokens, 20, True)
+    model.extra = nn.Parameter(noise(1, 3, 8))
+    model.mixed = nn.Linear(28, 28)
+    with pytest.raises(ValueError, match=r"layer 'embedded' must give .* tokens .* got \(2, 28, 8\)"):
+        by.grad_cam(model, noise(2, 3, 20, 20), 1, "embedded")
+
+
+def test_layers_with_maps_come_in_the_order_in_which_they_end() -> None:
+    model = resnet()
+    found = by.layers_with_maps(model, pictures(side=SIDE))
+    names = [name for name in found if name.startswith("layer") and "." not in name]
+    assert [(name, found[name]) for name in names] == [
+        ("layer1", (64, 16, 16)),
+        ("layer2", (128, 8, 8)),
+        ("layer3", (256, 4, 4)),
+        ("layer4", (512, 2, 2)),
+    ]
+    assert list(found)[:4] == ["conv1", "bn1", "relu", "maxpool"] and "fc" not in found
+    assert list(found).index("layer1.0.bn2") < list(found).index("layer1.0.relu") < list(found).index("layer1.0")
+    for name, shape in found.items():
+        assert by.activations(model, pictures(side=SIDE), name).shape[1:] == shape
+    assert list(by.layers_with_maps(seeded(Twice), pictures())) == ["first", "aside", "again"]
+    assert by.layers_with_maps(seeded(Twice), pictures())["again"] == (8, 8, 8)
+
+
+# Maps ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_upsample_is_that_of_attention_and_keeps_signs(mode) -> None:
+    maps = noise(3, 4, 5)
+    found = by.upsample(maps, (30, 17), mode)
+    for one, large in zip(maps, found, strict=True):
+        lowest = float(one.min())  # of attention, nothing is below 0
+        expected = lowest + plain_upsample((one - lowest).ravel().numpy(), (4, 5), (30, 17), mode)
+        torch.testing.assert_close(large, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+    if mode == "bilinear":
+        expected = functional.interpolate(maps[:, None], (30, 17), mode="bilinear", align_corners=True)[:, 0]
+        assert (found - expected).abs().max() > 0.2 * maps.abs().max()
+    torch.testing.assert_close(by.upsample(-maps, (30, 17), mode), -found)
+
+
+def test_upsampled_cells_lie_over_their_areas() -> None:
+    maps = torch.zeros(1, 3, 2)
+    maps[0, 1, 1] = -1.0
+    for mode in ("nearest", "bilinear", "bicubic"):
+        y, x = divmod(int(by.upsample(maps, (30, 40), mode)[0].argmin()), 40)
+        assert y // 10 == 1 and x // 20 == 1
+
+
+def test_normalise_also_faint_maps() -> None:
+    maps = torch.stack([noise(4, 5), 1e-7 * noise(4, 5, seed=1), -3e20 * noise(4, 5, seed=2), torch.full((4, 5), 2.0)])
+    found = by.normalise(maps)
+    for one, scaled in zip(maps[:3], found[:3], strict=True):
+        assert scaled.min() == 0 and scaled.max() == pytest.approx(1, abs=1e-6)
+        torch.testing.assert_close(scaled, (one - one.min()) / (one.max() - one.min()))
+    assert not found[3].any()
+    torch.testing.assert_close(by.normalise(found), found)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: by.upsample(noise(1, 2, 2), (4, 4), "bilinaer"), "unknown mode 'bilinaer'.*Did you mean 'bilinear'"),
+        (lambda: by.upsample(noise(2, 2), (4, 4)), r"maps must be \(B, H, W\).* got \(2, 2\) at \(4, 4\)"),
+        (lambda: by.upsample(noise(1, 2, 2), (0, 4)), r"at \(0, 4\)"),
+        (lambda: by.normalise(noise(2, 2)), r"maps must be finite \(B, H, W\): got \(2, 2\)"),
+        (lambda: by.normalise(torch.full((1, 2, 2), torch.nan)), "or values that are not"),
+    ],
+)
+def test_rejected_maps(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Of any input, model and target -------------------------------------------------------------------------------------
+
+
+@every_method
+def test_a_batch_is_its_inputs_one_by_one(method) -> None:
+    model, inputs = seeded(Small), pictures(3)
+    target = torch.tensor([3, 0, 1])
+    found = method(model, inputs, target)
+    for b in range(3):
+        close(found[b], method(model, inputs[b : b + 1], int(target[b]))[0], 1e-5)
+    close(method(model, inputs, target.int()), found, 1e-6)
+    close(method(model, inputs, lambda output: output.gather(1, target[:, None])[:, 0]), found, 1e-6)
+
+
+class Second(Small):
+    """One number for each input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, 1]
+
+
+@every_method
+def test_an_output_of_one_number_needs_no_target(method) -> None:
+    close(method(seeded(Second), pictures(), None), method(seeded(Small), pictures(), 1), 1e-6)
+
+
+class Both(Small):
+    """An output that is no tensor."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"scores": super().forward(x), "other": x}
+
+
+@every_method
+def test_a_function_may_take_any_output(method) -> None:
+    model, inputs = seeded(Both), pictures()
+    target = lambda output: output["scores"][:, 1]  # noqa: E731
+    if method is METHODS["occlusion"]:
+        with pytest.raises(ValueError, match=r"a tensor of as many rows, 8: got dict\. Give at_once=1"):
+            method(model, inputs, target)
+        found = by.occlusion(model, inputs, target, 8, 8, at_once=1)
+        close(found, by.occlusion(seeded(Small), inputs, 1, 8, 8), 1e-5)
+    else:
+        close(method(model, inputs, target), method(seeded(Small), inputs, 1), 1e-6)
+
+
+@every_method
+def test_a_spectrogram_is_explained_as_a_picture_is(method) -> None:
+    """(B, 1, F, N), of which a few bands of a few frames are heard, by a network that hears power."""
+    model, inputs = seeded(Small, channels=1, relu=torch.square), 0.01 * noise(2, 1, 24, 40).abs()
+    with torch.no_grad():
+        for layer in (model.first, model.second, model.head):
+            layer.weight.abs_()
+    inputs[:, :, 8:16, 24:32] += 3
+    found = method(model, inputs, 1)
+    found = found.abs().amax(1) if found.dim() == 4 else found  # (B, F, N)
+    assert found.shape in ((2, 24, 40), (2, 12, 20))
+    for one in found:
+        band, frame = divmod(int(one.argmax()), one.shape[1])
+        assert 8 <= (band + 0.5) * 24 / one.shape[0] <= 16 and 24 <= (frame + 0.5) * 40 / one.shape[1] <= 32
+
+
+class State(NamedTuple):
+    """What must be as it was."""
+
+    training: list[bool]
+    wanted: list[bool]
+    gradients: list[Tensor]
+    values: list[Tensor]
+    in_place: list[bool]
+    hooks: int
+    random: Tensor
+
+
+def hooks(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def state(model: nn.Module) -> State:
+    parameters = list(model.parameters())
+    return State(
+        [module.training for module in model.modules()],
+        [parameter.requires_grad for parameter in parameters],
+        [parameter.grad.clone() for parameter in parameters if parameter.grad is not None],
+        [value.clone() for value in model.state_dict().values()],
+        [module.inplace for module in model.modules() if isinstance(module, nn.ReLU)],
+        hooks(model),
+        torch.get_rng_state(),
+    )
+
+
+def same(one: State, other: State) -> bool:
+    def equal(a, b) -> bool:
+        if isinstance(a, list):
+            return len(a) == len(b) and all(map(equal, a, b))
+        return torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+    return all(map(equal, one, other))
+
+
+ON_RESNET = {
+    **METHODS,
+    "smooth_grad": lambda *given: by.smooth_grad(*given, samples=2),
+    "integrated_gradients": lambda *given: by.integrated_gradients(*given, steps=2),
+    "occlusion": lambda *given: by.occlusion(*given, window=32, stride=32),
+    "grad_cam": lambda *given: by.grad_cam(*given, "layer3"),
+    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, "layer3"),
+    "activations": lambda model, inputs, target: by.activations(model, inputs, "layer3"),
+}
+
+
+@pytest.mark.parametrize("method", ON_RESNET.values(), ids=ON_RESNET)
+def test_in_the_middle_of_training_nothing_is_touched(method) -> None:
+    """Some modules train and some do not, some parameters are frozen, gradients wait, and a step is under way."""
+    model, inputs = copy.deepcopy(resnet()), pictures(side=SIDE)
+    model.train()
+    model.layer1.eval()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, number)
+    model.conv1.weight.grad = None
+    model.layer2.requires_grad_(False)
+    loss = model.fc(noise(2, 512)).square().sum()
+    before, given = state(model), inputs.clone()
+    expected = method(resnet(), inputs, 1)
+    found = method(model, inputs, 1)
+    assert same(state(model), before) and torch.equal(inputs, given) and not inputs.requires_grad
+    assert before.hooks == 0 and True in before.in_place and {True, False} == set(before.training)
+    torch.testing.assert_close(found, expected)  # eval mode, whatever the model's
+    assert torch.equal(method(model, inputs, 1), found) and not found.requires_grad
+    assert torch.autograd.grad(loss, model.fc.weight)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("broken", ["target", "model"])
+@every_method
+def test_nothing_is_touched_by_an_error(method, broken) -> None:
+    model = seeded(Small, relu=nn.ReLU(inplace=True)).train()
+    if broken == "model":
+        model.head = nn.Linear(3, 4)
+    before = state(model)
+    with pytest.raises((RuntimeError, ValueError)):
+        method(model, pictures(), 99)
+    assert same(state(model), before)
+
+
+@every_method
+def test_frozen_parameters_and_no_grad_and_inference_mode(method) -> None:
+    model, inputs = seeded(Small), pictures()
+    expected = method(model, inputs, 1)
+    model.requires_grad_(False)
+    assert torch.equal(method(model, inputs, 1), expected)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    with torch.no_grad():
+        assert torch.equal(method(model, inputs, 1), expected)
+    with torch.inference_mode():
+        assert torch.equal(method(model, pictures(), 1), expected)
+    assert torch.equal(method(model, inputs.clone().requires_grad_(), 1), expected)
+
+
+class Overwriting(Small):
+    """Its first step writes into its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.5))
+
+
+@every_method
+def test_a_model_may_write_into_its_input(method) -> None:
+    inputs = pictures()
+    given = inputs.clone()
+    found = method(seeded(Overwriting), inputs, 1)
+    assert torch.equal(inputs, given) and found.abs().max() > 0
+
+
+class Coarse(Small):
+    """Large inputs, little work."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.avg_pool2d(x, 16))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux says it")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_hundred_calls_leave_no_memory_behind(name) -> None:
+    def used_mb() -> float:
+        return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1.024e-3
+
+    quick = {
+        "smooth_grad": lambda *given: by.smooth_grad(*given, samples=1),
+        "integrated_gradients": lambda *given: by.integrated_gradients(*given, steps=1),
+        "occlusion": lambda *given: by.occlusion(*given, window=144, stride=144),
+    }
+    method = quick.get(name, METHODS[name])
+    model, inputs = seeded(Coarse), pictures(2, side=144)  # 0.5 MB: a hundred of them would be seen
+    for _ in range(5):
+        method(model, inputs, 1)
+    before = used_mb()
+    for _ in range(100):
+        method(model, inputs, 1)
+    assert used_mb() - before < 20
+
+
+class Detached(Small):
+    """A frozen trunk that leaves no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.second(self.relu(self.first(x)))
+        return self.head(self.relu(x).mean((2, 3)))
+
+
+@by_gradient
+def test_a_score_without_gradient_is_an_error(method) -> None:
+    message = "the target must follow from what is explained by a gradient, and does not"
+    with pytest.raises(ValueError, match=message):
+        method(seeded(Detached), pictures(), 1)
+    words = torch.ones(2, requires_grad=True)
+    with pytest.raises((ValueError, RuntimeError), match=f"{message}|appears to not have been used"):
+        method(seeded(Small), pictures(), lambda output: output[:, 1].detach() * words)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (pictures()[0], r"inputs must be a tensor of floats \(B, C, H, W\): got \(3, 16, 16\) torch.float32"),
+        ((255 * pictures()).byte(), r"got \(2, 3, 16, 16\) torch.uint8. Normalise pictures first"),
+        (pictures()[:0], r"got \(0, 3, 16, 16\)"),
+        (pictures().numpy(), "got ndarray"),
+        (pictures().index_fill(2, torch.tensor([3]), float("nan")), "must be finite: got 96 of 1536 values that are"),
+        (pictures() / 0, "inputs must be finite: got 1536"),
+    ],
+)
+@every_method
+def test_rejected_inputs(method, inputs, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        method(seeded(Small), inputs, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (4, "a target must lie in 0..3, the numbers of the outputs: got 4"),
+        (-1, "0..3, the numbers of the outputs: got -1"),
+        (torch.tensor([0, 7]), "0..3, the numbers of the outputs: got 7"),
+        (torch.tensor([0, 1, 2]), r"a target must be an int, or int64 \(2,\), one for each input: got \(3,\)"),
+        (torch.tensor(1), r"got \(\) torch.int64"),
+        (torch.tensor([0.0, 1.0]), r"got \(2,\) torch.float32"),
+        (True, "got True"),
+        (1.0, "got 1.0"),
+        ("cat", "got 'cat'"),
+        (None, r"without a target, the output must give a float for each of the 2 inputs: got \(2, 4\)"),
+        (lambda output: output, r"a target must give a float for each of the 2 inputs: got \(2, 4\)"),
+        (lambda output: output[:, 0].sum(), r"got \(\) torch.float32"),
+        (lambda output: output.argmax(1), r"got \(2,\) torch.int64"),
+        (lambda output: 1.0, "got 1.0"),
+        (lambda output: output[:, 0] / 0, "the scores of the inputs must be finite"),
+    ],
+)
+@every_method
+def test_rejected_targets(method, target, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        method(seeded(Small), pictures(), target)
+
+
+@pytest.mark.parametrize("target", [1, torch.tensor([0, 1])])
+def test_a_number_takes_an_output_of_columns(target) -> None:
+    for model in (seeded(Second), seeded(Both)):
+        with pytest.raises(ValueError, match=r"numbers as target take an output of \(2, K\): got .*Give a function"):
+            by.saliency(model, pictures(), target)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda *given: by.smooth_grad(*given, samples=0), "one sample or more and noise of 0 or more: got 0 and 0.15"),
+        (lambda *given: by.smooth_grad(*given, noise=-0.1), "got 25 and -0.1"),
+        (lambda *given: by.smooth_grad(*given, noise=float("nan")), "got 25 and nan"),
+        (lambda *given: by.integrated_gradients(*given, steps=0), "a step or more and a finite baseline: got 0, 0.0"),
+        (lambda *given: by.integrated_gradients(*given, baseline=float("inf")), "got 50, inf"),
+    ],
+)
+def test_rejected_options(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(seeded(Small), pictures(), 1)
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "occlusion"])
+def test_without_captum_it_is_said_what_to_install(name, monkeypatch) -> None:
+    found = builtins.__import__
+
+    def without(module, *given, **options):
+        if module.startswith("captum"):
+            raise ImportError(module)
+        return found(module, *given, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r"need captum, which is not installed. Run: pip install 'mm\[explain\]'"):
+        METHODS[name](seeded(Small), pictures(), 1)
+    assert by.saliency(seeded(Small), pictures(), 1).max() > 0
