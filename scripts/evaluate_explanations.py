@@ -2,10 +2,10 @@
 
     python scripts/evaluate_explanations.py RUN [--methods grad_cam occlusion] [--cases 200] [--json]
 
-RUN is a run of retrieval (why a scene is near "a small red star") or of question answering (what makes the model
-answer a question about one object) on the embedded world. Told is how often the highest place of a heat map lies in
-that object, beside how often it lies in another object of the scene, and how often the box around the heat overlaps the
-object's by half, beside a box in the middle.
+RUN is a run on the embedded world: of retrieval (why a scene is near "a small red star"), of question answering (what
+makes the model answer a question about one object), or the teacher of a distillation (why a scene is of its class).
+Told is how often the highest place of a heat map lies in that object, beside how often it lies in another object of the
+scene, and how often the box around the heat overlaps the object's by half, beside a box in the middle.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     """Load, explain, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", help="run folder")
-    parser.add_argument("--methods", nargs="+", choices=(*HEAT, "cam"), default=list(HEAT), help="all unless given")
+    parser.add_argument("--methods", nargs="+", choices=(*HEAT, "cam"), help="all that the run has unless given")
     parser.add_argument("--cases", type=int, default=CASES, help=f"{CASES} unless given")
     parser.add_argument("--layer", default="", metavar="NAME", help="of methods that take one; the last with a map")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -38,7 +38,8 @@ def main() -> None:
     keep_freed_memory()
     run = open_run(arguments.run)
     found = cases(run, arguments.cases)
-    scored = {method: score(run, method, found, arguments.layer) for method in arguments.methods}
+    methods = arguments.methods or [*HEAT, *(["cam"] if run.task == "distillation" else [])]
+    scored = {method: score(run, method, found, arguments.layer) for method in methods}
     edges = np.array([case.box for case in found])  # (n, 4)
     controls = {
         "any place": float((edges[:, 2:] - edges[:, :2]).prod(axis=1).mean()),
@@ -51,13 +52,14 @@ def main() -> None:
         return
     print(f"{len(found)} cases, per cent   in the object   in another object   box   CPU ms")
     for name, one in scored.items():
-        shares = f"{100 * one.inside:>13.1f} {100 * one.other:>19.1f} {100 * one.boxes.share:>5.1f}"
+        other = "" if one.other is None else f"{100 * one.other:.1f}"
+        shares = f"{100 * one.inside:>13.1f} {other:>19} {100 * one.boxes.share:>5.1f}"
         print(f"{name:<24} {shares} {1000 * one.seconds:>8.0f}")
     for name, share in controls.items():
         print(f"  {name:<22} {100 * share:>{34 + 5 if 'box' in name else 13}.1f}")
 
 
-def as_json(one: Scored) -> dict[str, float]:
+def as_json(one: Scored) -> dict[str, float | None]:
     """The numbers of one method."""
     return {"inside": one.inside, "other": one.other, "box": one.boxes.share, "seconds": one.seconds}
 

@@ -5,9 +5,9 @@
     python scripts/explain.py RUN --audio clip.wav --target rooster --method smooth_grad            what it heard
     python scripts/explain.py RUN --method patches --unit 7 --grid out.png                          what a channel likes
 
-RUN is a run of retrieval, captioning, question answering, localisation or distillation. What --target means is the
-task's: a sentence (without one a picture is compared with the sound of --audio), an answer, a word of the caption, a
-class, or a place "x,y"; left out, it is what the model itself says. Printed are the score and where the heat is
+RUN is a run of any task but words. What --target means is the task's: a sentence (without one a picture is compared
+with the sound of --audio), an answer, a word of the caption, a class, a place "x,y", or the number of a face; left
+out, it is what the model itself says. Printed are the score and where the heat is
 strongest; --check tells how faithful the heat is, --randomise whether it depends on the weights at all.
 """
 
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("file", nargs="?", metavar="IMAGE", help="picture file")
     parser.add_argument("--image", metavar="F", help="the same")
     parser.add_argument("--audio", metavar="F", help="sound file")
+    parser.add_argument("--faces", nargs="+", metavar="F", help="a video of each who talks, of separation")
     parser.add_argument("--of", choices=("image", "audio"), help="which is explained, where both are given; image")
     parser.add_argument("--method", choices=(*METHODS, PATCHES), default=METHOD, help=f"{METHOD} unless given")
     parser.add_argument("--target", default="", metavar="T", help="what is explained: see above")
@@ -56,7 +57,7 @@ def main() -> None:
     start_logging(stream=sys.stderr)
     keep_freed_memory()
     run = open_run(arguments.run)
-    sources = {"image": arguments.file or arguments.image, "audio": arguments.audio}
+    sources = {"image": arguments.file or arguments.image, "audio": arguments.audio, "video": arguments.faces}
     sources = {modality: file for modality, file in sources.items() if file}
     if arguments.method == PATCHES:
         of = arguments.of or next(modality for modality in run.model.encoders if modality != "text")

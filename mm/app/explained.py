@@ -14,16 +14,20 @@ from mm.data import Item
 from mm.explain import faithfulness
 from mm.explain.attribution import upsample
 from mm.explain.cam import box_of
-from mm.explain.methods import Explained, explain, heat_of, last_layer, stretched
+from mm.explain.methods import LAYERED, Explained, explain, heat_of, last_layer, stretched
 from mm.explain.patches import strongest_patches
-from mm.explain.pictures import Cell, spectrogram
+from mm.explain.pictures import Cell, as_pixels, spectrogram
 from mm.media import read_image
 from mm.modes import in_eval_mode
 from mm.naming import known
 from mm.tasks import distillation_data, localisation_data
 
-TASKS = ("retrieval", "captioning", "vqa", "localisation", "distillation")
-EDGES = {"image": ("from the left", "from the top"), "audio": ("of the time", "of the bands")}
+TASKS = ("retrieval", "captioning", "vqa", "localisation", "distillation", "separation")
+EDGES = {
+    "video": ("from the left", "from the top"),
+    "image": ("from the left", "from the top"),
+    "audio": ("of the time", "of the bands"),
+}
 ENCODER = "encoder."  # where the layers of an `EndToEnd` begin that see places; heads have maps too
 INPUTS = 200  # of the test split, among which patches are looked for
 
@@ -35,8 +39,8 @@ def view_of(
 
     Args:
         run: of one of `TASKS`.
-        sources: {"image" or "audio": file or array}.
-        of: which of them is explained; "" = the picture if there is one.
+        sources: {"image" or "audio": file or array, "video": faces, see `mm.tasks.separation_model`}.
+        of: which of them is explained; "" = the faces, or else the picture if there is one.
         target: see `view` of the task's model; "" = the model's own.
         question: of question answering.
 
@@ -50,15 +54,18 @@ def view_of(
         )
     if not sources:
         raise ValueError("what is explained must be given, a picture or a sound: got none.")
-    of = of or next(modality for modality in ("image", "audio") if modality in sources)
+    of = of or next(modality for modality in EDGES if modality in sources)
     asked = {"question": question} if question else {}
     return of, run.model.view(of, sources, target, **asked)
 
 
 def explain_view(of: str, view: encoders.View, source: Any, method: str, layer: str = "") -> Explained:
-    """What a method says of a view, over the picture, or over the spectrogram that the network sees."""
-    shown = read_image(source) if of == "image" else spectrogram(view.seen[0])
-    layer = layer if layer or method == "filters" else last_layer(view.net, view.seen, ENCODER)
+    """What a method says of a view, over the picture, the spectrogram as the network sees it, or a face in mid-sound."""
+    if of == "video":
+        shown = as_pixels(view.seen[0, view.seen.shape[1] // 2][None])  # (H, W, 3)
+    else:
+        shown = read_image(source) if of == "image" else spectrogram(view.seen[0])
+    layer = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
     return explain(method, view.net, view.seen, view.target, shown, layer, view.head, flipped=of == "audio")
 
 
@@ -102,7 +109,7 @@ def checked(view: encoders.View, heat: Tensor) -> dict[str, float]:
 
 def randomised(view: encoders.View, method: str, layer: str = "") -> list[faithfulness.Randomised]:
     """What becomes of a heat map as layer after layer gets random weights, the head first and the pixels' side last."""
-    layer = layer or last_layer(view.net, view.seen, ENCODER)
+    layer = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
     names = [name for name, module in view.net.named_modules() if name and any(True for _ in module.parameters(False))]
     parts = dict.fromkeys("head" if name.startswith("head") else ".".join(name.split(".")[:4]) for name in names)
     order = ["head", *[name for name in reversed(parts) if name != "head"]]

@@ -15,7 +15,8 @@ from mm.data import AskedScenes
 from mm.data.scenes import SIDE_PX
 from mm.data.synthetic import Scenes
 from mm.explain.cam import Box, Found, box_scores, peaks_inside
-from mm.explain.methods import heat_of, last_layer
+from mm.explain.methods import LAYERED, heat_of, last_layer
+from mm.tasks import distillation_data
 
 SCENES = 1000  # of the test split
 ASKED = ("colour", "shape")  # types of questions that are about one object
@@ -30,14 +31,14 @@ class Case(NamedTuple):
         target: a sentence about the object, or "".
         question: about the object, or "".
         box: of the object, as shares of the width and height.
-        other: of another object.
+        other: of another object; None where there is none.
     """
 
     sources: dict[str, Any]
     target: str
     question: str
     box: Box
-    other: Box
+    other: Box | None
 
 
 class Scored(NamedTuple):
@@ -45,28 +46,29 @@ class Scored(NamedTuple):
 
     Attributes:
         inside: share whose highest place lies in the object.
-        other: share whose highest place lies in another object of the scene, one for each case.
+        other: share whose highest place lies in another object of the scene, one for each case; None where there is
+            none.
         boxes: of the boxes around the heat, beside one box in the middle.
         seconds: of CPU for one explanation.
     """
 
     inside: float
-    other: float
+    other: float | None
     boxes: Found
     seconds: float
 
 
 def cases(run: Run, count: int) -> list[Case]:
-    """Cases of a run of retrieval or of question answering of the embedded world.
+    """Cases of a run of retrieval, of question answering or of classes of pictures, of the embedded world.
 
     Raises:
         ValueError: another task or world, or fewer cases than that.
     """
-    makers = {"retrieval": sentences, "vqa": questions}
-    if run.task not in makers or run.cfg.data.name != "synthetic":
+    makers = {"retrieval": sentences, "vqa": questions, "distillation": classes}
+    if run.task not in makers or run.cfg.data.name != "synthetic" or "image" not in run.model.encoders:
         raise ValueError(
-            f"objects are known in the embedded world, for runs of {' and '.join(makers)}: got {run.task} of "
-            f"{run.cfg.data.name}."
+            f"objects are known in pictures of the embedded world, for runs of {', '.join(makers)}: got {run.task} of "
+            f"{run.cfg.data.name} with {', '.join(run.model.encoders)}."
         )
     found = list(islice(makers[run.task](run), count))
     if count < 1 or len(found) < count:
@@ -99,6 +101,13 @@ def questions(run: Run) -> Iterator[Case]:
                 yield Case(sources, "", question.text, shares(things[meant[0]]), shares(other))
 
 
+def classes(run: Run) -> Iterator[Case]:
+    """The class of the only object of each scene."""
+    for item in distillation_data.load_pictures(run.cfg, "test"):
+        (thing,) = item.meta["objects"]
+        yield Case({"image": item.image[0]}, "", "", shares(thing), None)
+
+
 def shares(thing: dict[str, Any]) -> Box:
     """The box of a thing as shares of the picture."""
     left, top, right, bottom = (edge / SIDE_PX for edge in thing["box_xyxy_px"])
@@ -111,9 +120,11 @@ def score(run: Run, method: str, found: list[Case], layer: str = "") -> Scored:
     for case in found:
         _, view = view_of(run, case.sources, "image", case.target, case.question)
         begun = time.process_time()
-        own = layer or last_layer(view.net, view.seen, ENCODER)
+        own = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
         heats.append(heat_of(method, view.net, view.seen, view.target, own, view.head)[0].cpu())  # (H, W)
         spent += time.process_time() - begun
-    own_boxes, others = [case.box for case in found], [case.other for case in found]
-    inside, other = (float(np.mean(peaks_inside(heats, boxes))) for boxes in (own_boxes, others))
-    return Scored(inside, other, box_scores(heats, own_boxes, size=(SIDE_PX, SIDE_PX)), spent / len(found))
+    boxes = [case.box for case in found]
+    pairs = [(heat, case.other) for heat, case in zip(heats, found, strict=True) if case.other]
+    other = float(np.mean(peaks_inside(*zip(*pairs, strict=True)))) if pairs else None
+    inside = float(np.mean(peaks_inside(heats, boxes)))
+    return Scored(inside, other, box_scores(heats, boxes, size=(SIDE_PX, SIDE_PX)), spent / len(found))

@@ -164,8 +164,27 @@ class VideoEncoder(Encoder):
             mask = torch.ones(batch, places, dtype=torch.bool, device=values.device)  # (B, N)
         else:
             mask = mask_from_lengths(lengths, places)  # (B, N)
-        real = None if lengths is None else mask[:, None].float()  # (B, 1, N)
-        x = self.into(values if self.image is None else self.each(values)).transpose(1, 2)  # (B, D, N)
+        return self.over_time(values if self.image is None else self.each(values), mask, lengths is None)
+
+    def seen(self, values: Tensor) -> Tensor:
+        """Frames (B, N, 1, H, W) uint8 -> grey in 0..1, (B, N, H, W)."""
+        if self.image is None:
+            raise NotImplementedError("face embeddings have no places that could be explained.")
+        return values[:, :, 0].float() / 255
+
+    def from_seen(self, x: Tensor) -> Features:
+        """Features of frames in 0..1, (B, N, H, W)."""
+        assert self.image is not None
+        pictures = 255 * x.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)  # (B N, 3, H, W)
+        seen = self.image.from_seen((pictures - self.image.mean) / self.image.std)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)  # (B, N)
+        return self.over_time(self.in_one(seen, len(x)), mask, True)
+
+    def over_time(self, each: Tensor, mask: Tensor, whole: bool) -> Features:
+        """One vector per frame (B, N, D'), (B, N), `whole` = no padding -> the same, each with its neighbours'."""
+        places = each.shape[1]
+        real = None if whole else mask[:, None].float()  # (B, 1, N)
+        x = self.into(each).transpose(1, 2)  # (B, D, N)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = x if real is None else x * real
             x = x + functional.relu(norm(conv(x), real))  # (B, D, N)
@@ -175,13 +194,16 @@ class VideoEncoder(Encoder):
     def each(self, frames: Tensor) -> Tensor:
         """What the image encoder says of every frame: (B, N, 1, H, W) -> (B, N, D')."""
         assert self.image is not None
-        batch, places = frames.shape[:2]
+        batch = len(frames)
         if self.training and self.augment:
             frames = varied(frames, self.augment)
         pictures = frames.flatten(0, 1).expand(-1, 3, -1, -1)  # (B N, 3, H, W)
-        seen = self.image(pictures)
+        return self.in_one(self.image(pictures), batch)  # (B, N, D')
+
+    def in_one(self, seen: Features, batch: int) -> Tensor:
+        """Features of B N frames -> (B, N, D')."""
         each = seen.map.flatten(1) if self.whole_map else seen.vector  # (B N, D')
-        return each.unflatten(0, (batch, places))  # (B, N, D')
+        return each.unflatten(0, (batch, -1))  # (B, N, D')
 
 
 def _tracked(source: FaceSource) -> tuple[Any, FaceTrack | Path | None]:

@@ -47,6 +47,7 @@ HEAT: dict[str, Method] = {  # (B, H, W), of the input's size or of the cells of
 }
 OTHERS = ("activations", "filters", "visualise")  # what a network is like, rather than where it looked
 METHODS = (*HEAT, "cam", *OTHERS)
+LAYERED = ("grad_cam", "guided_grad_cam", "cam", "activations")  # take a layer with a map
 METHOD = "integrated_gradients"  # unless another is chosen: it works for every network and finds the object most times
 
 
@@ -97,7 +98,7 @@ def explain(
         found = visualise(net, target, (seen.shape[1], seen.shape[2], seen.shape[3]))
         title = f"score {found.scores[0]:.3g} to {found.scores[-1]:.3g}"
         return Explained(None, [own, Cell(title, stretched(up(found.image[0], flipped)))])
-    layer = layer or last_layer(net, seen)
+    layer = layer or (last_layer(net, seen) if method in LAYERED else "")
     if method == "activations":
         maps = up(centred(activations(net, seen, layer)[0], net, seen, layer), flipped)  # (C', H', W')
         order = maps.mean(dim=(1, 2)).argsort(descending=True)[:MOST_CHANNELS].tolist()
@@ -105,7 +106,9 @@ def explain(
     if method in GRADIENTS:
         gradient = up(GRADIENTS[method](net, seen, target, layer)[0], flipped)  # (C, H, W)
         heat = strongest(gradient[None])[0]  # (H, W)
-        cells = [coloured(gradient, method), heated(shown, heat, "its strength")]
+        cells = [heated(shown, heat, "its strength")]
+        if len(gradient) in (1, 3):  # else its channels are no colours
+            cells.insert(0, coloured(gradient, method))
         return Explained(up(heat, flipped), [own, *cells])
     heat = heat_of(method, net, seen, target, layer, head)[0].cpu()  # (H, W)
     return Explained(heat, [own, heated(shown, up(heat, flipped), method)])

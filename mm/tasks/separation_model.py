@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm import encoders
+from mm.encoders.encoder import concatenate
 from mm.encoders.spectrogram import SpectrogramEncoder
 from mm.encoders.video import FaceSource, VideoEncoder
 from mm.features import Features
@@ -136,6 +137,48 @@ class SpeechSeparator(nn.Module):
             return joined(self.windowed([wave], None, faces, windows))
         shown = [self.video.prepare(face) for face in faces] if "video" in self.encoders else []
         return joined(self.windowed([wave], [iter(face) for face in shown], len(faces), windows))
+
+    @torch.no_grad()
+    def view(self, of: str, sources: Mapping[str, Any], target: str = "") -> encoders.View:
+        """What of a face lets its voice through: the share of the mixture behind its mask, to be explained.
+
+        Args:
+            of: "video".
+            sources: {"audio": a sound, "video": its faces}, see `separate`; of a long one the first window.
+            target: which face, from 1 on; "" = the first.
+
+        Raises:
+            ValueError: a model that only hears, a source is missing, or there is no such face.
+        """
+        encoders.check_sources(of, sources, ["audio", "video"])
+        if of != "video" or "video" not in self.encoders or "audio" not in sources:
+            raise ValueError(
+                "of a separation a face is explained, with the sound that it is seen to: give faces and a sound, to a "
+                "run that goes by faces."
+            )
+        faces = sources["video"]
+        if not (target or "1").isdigit() or not 1 <= int(target or 1) <= len(faces):
+            raise ValueError(f"the target is the number of a face, in 1..{len(faces)}: got {target!r}.")
+        number = int(target or 1) - 1
+        wave = self.audio.prepare(sources["audio"])[: round(Windows.seconds * self.audio.sample_rate)]  # (T,)
+        frames = round(Windows.seconds * self.head.fps)
+        seen = [encoders.seen_of(self.video, face)[:, :frames] for face in faces]  # (1, N, H, W) each
+        with in_eval_mode(self):
+            heard = self.audio(wave[None].to(self.device))
+            others = [self.video.from_seen(one) for one in seen]
+            power = self.audio.stft(wave.to(self.device)).abs().square()  # (F, N)
+
+        def share(features: Features) -> Tensor:
+            count = len(features.map)
+            each = [features if k == number else encoders.repeated(one, count) for k, one in enumerate(others)]
+            together = concatenate(each)  # all copies of the first face, then of the second
+            order = torch.arange(len(each) * count, device=self.device).view(len(each), count).T.flatten()  # (B S,)
+            shown = Features(together.map[order], together.mask[order], together.vector[order], together.grid)
+            masks = self.head(encoders.repeated(heard, count), shown, len(each))[:, number]  # (B, F, N)
+            return ((masks.abs().square() * power).sum((1, 2)) / power.sum().clamp_min(1e-12))[:, None]  # (B, 1)
+
+        net = encoders.EndToEnd(self.video, self.head, share)
+        return encoders.View(net, seen[number], 0, f"share of the mixture behind the mask of face {number + 1}", [])
 
     def windowed(
         self,

@@ -10,9 +10,11 @@ import torch
 from mm import data, encoders
 from mm.config import load as read_config
 from mm.data import AskedScenes, Scenes, SoundingScenes
+from mm.data.talkers import Talkers
 from mm.modes import in_eval_mode
-from mm.tasks import captioning, distillation, distillation_data, localisation, retrieval, vqa
+from mm.tasks import captioning, distillation, distillation_data, localisation, retrieval, separation, vqa
 from mm.tasks.captioning_model import DecodingConfig
+from tests.talking import untrained_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,6 +188,30 @@ def test_the_cosine_of_a_place(localiser, scene, of: str) -> None:
             localiser.view(of, scene, wrong)
     with pytest.raises(ValueError, match="a picture and its sound: got image"):
         localiser.view("image", {"image": scene["image"]})
+
+
+@pytest.mark.parametrize("face", [1, 2])
+def test_the_share_of_a_voice(tmp_path: Path, face: int) -> None:
+    model, _ = separation.load(untrained_run(tmp_path), ["loop.device="])
+    talks = [Talkers("test", 2)[number] for number in range(2)]
+    faces = [talk.face for talk in talks]
+    mixture = sum(talk.voice for talk in talks)
+    sources = {"audio": mixture, "video": faces}
+    view = model.view("video", sources, str(face))
+    wave = model.audio.prepare(mixture)
+    with in_eval_mode(model):
+        shown = torch.stack([model.video.prepare(one) for one in faces])[None]  # (1, S, N, 1, H, W)
+        masks = model.masks(wave[None], shown, len(faces))[0, face - 1]  # (F, N)
+        power = model.audio.stft(wave).abs().square()  # (F, N)
+    check(view, float((masks.abs().square() * power).sum() / power.sum()), model)
+    assert torch.equal(model.view("video", sources).seen, model.view("video", sources, "1").seen)
+    for target in ("0", "3", "left"):
+        with pytest.raises(ValueError, match=r"the number of a face, in 1\.\.2"):
+            model.view("video", sources, target)
+    with pytest.raises(ValueError, match="give faces and a sound"):
+        model.view("video", {"video": faces})
+    with pytest.raises(ValueError, match="give faces and a sound"):
+        model.view("audio", sources)
 
 
 def test_the_logit_of_a_class(teacher, scene) -> None:
