@@ -28,6 +28,7 @@ from benchmarks.explain import bench_grad_cam
 from benchmarks.index import bench_auto, bench_filter, bench_flat
 from benchmarks.localisation import bench_pairs, bench_vggss
 from benchmarks.losses import bench_chunks, bench_losses
+from benchmarks.report import bench_report
 from benchmarks.result import Result
 from benchmarks.retrieval import (
     CORES,
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Result]]] = {
     "index_flat": bench_flat,
     "index_auto": bench_auto,
     "index_filter": bench_filter,
+    "report": bench_report,
     "corpus": bench_corpus,
     "embed_mobilenet_v2": partial(bench_embed, "mobilenet_v2", 0.8, 96),
     "embed_resnet50": partial(bench_embed, "resnet50", 0.9, 48),

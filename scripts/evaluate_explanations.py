@@ -5,7 +5,8 @@
 RUN is a run on the embedded world: of retrieval (why a scene is near "a small red star"), of question answering (what
 makes the model answer a question about one object), or the teacher of a distillation (why a scene is of its class).
 Told is how often the highest place of a heat map lies in that object, beside how often it lies in another object of the
-scene, and how often the box around the heat overlaps the object's by half, beside a box in the middle.
+scene, and how often the box around the heat overlaps the object's by half, beside a box in the middle. With --of audio
+the objects are heard one after another, and the highest place is one in time.
 """
 
 import argparse
@@ -31,15 +32,16 @@ def main() -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("--methods", nargs="+", choices=(*HEAT, "cam"), help="all that the run has unless given")
     parser.add_argument("--cases", type=int, default=CASES, help=f"{CASES} unless given")
+    parser.add_argument("--of", choices=("image", "audio"), default="image", help="audio: of retrieval; image")
     parser.add_argument("--layer", default="", metavar="NAME", help="of methods that take one; the last with a map")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     start_logging(stream=sys.stderr)
     keep_freed_memory()
     run = open_run(arguments.run)
-    found = cases(run, arguments.cases)
+    found = cases(run, arguments.cases, arguments.of)
     methods = arguments.methods or [*HEAT, *(["cam"] if run.task == "distillation" else [])]
-    scored = {method: score(run, method, found, arguments.layer) for method in methods}
+    scored = {method: score(run, method, found, arguments.layer, arguments.of) for method in methods}
     edges = np.array([case.box for case in found])  # (n, 4)
     controls = {
         "any place": float((edges[:, 2:] - edges[:, :2]).prod(axis=1).mean()),

@@ -46,6 +46,7 @@ SMALL = {
     "index_flat": {"queries": 5, "items": 200, "dim": 8, "k": 3},
     "index_auto": {"queries": 5, "items": 200, "dim": 16, "centres": 4, "k": 3, "repeats": 1},
     "index_filter": {"queries": 5, "items": 200, "dim": 16, "centres": 4, "k": 3, "repeats": 1},
+    "report": {"items": 1500, "dim": 16, "k": 3, "sample": 0},
     "corpus": {"shards": 3, "samples": 400, "dim": 64, "repeats": 1},
     "embed_mobilenet_v2": {"count": 3, "batch_size": 2, "repeats": 1},
     "embed_resnet50": {"count": 2, "batch_size": 2, "repeats": 1},

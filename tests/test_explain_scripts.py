@@ -12,6 +12,7 @@ from PIL import Image
 from mm.data import SoundingScenes
 from mm.explain.methods import HEAT, METHODS
 from tests.shared import assert_clean, colours
+from tests.talking import untrained_run
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,20 @@ def test_every_method_of_pictures_and_of_sounds(script, runs, scene, tmp_path: P
     assert answer.code == 0, answer.err
     assert ("strongest:" in answer.out) == (method in (*HEAT, "cam"))
     assert colours(tmp_path / "out.png") > 50
+
+
+def test_a_voice_is_explained_by_its_face(script, talk: Path, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run")
+    given = ("--audio", talk / "mix.wav", "--faces", talk / "a.mp4", talk / "b.mp4", "--target", 2)
+    for method in ("saliency", "integrated_gradients", "guided_backprop"):
+        answer = script("explain", run, *given, "--method", method, "--grid", tmp_path / f"{method}.png")
+        if method == "guided_backprop":  # its convolutions over time are rectified by functions
+            assert_clean(answer, "relu")
+        else:
+            assert answer.code == 0, answer.err
+            assert "face 2" in answer.out
+            assert colours(tmp_path / f"{method}.png") > 50
+    assert_clean(script("explain", run, "--audio", talk / "mix.wav"), "give faces and a sound")
 
 
 def test_the_box_the_checks_and_random_weights(script, runs, scene, tmp_path: Path) -> None:
@@ -154,5 +169,10 @@ def test_explanations_are_scored_on_scenes(script, runs) -> None:
         table = script("evaluate_explanations", runs[name], *methods, "--cases", 6).out
         assert "6 cases" in table
         assert "a box in the middle" in table
-    assert_clean(script("evaluate_explanations", runs["localisation"]), "objects are known", "localisation")
+    heard = script("evaluate_explanations", runs["retrieval"], "--of", "audio", "--methods", "saliency", "--cases", 6)
+    assert "6 cases" in heard.out
+    one_thing = script("evaluate_explanations", runs["teacher"], "--methods", "saliency", "cam", "--cases", 6, "--json")
+    assert told(one_thing)["methods"]["cam"]["other"] is None
+    assert_clean(script("evaluate_explanations", runs["localisation"]), "objects of an image are known", "localisation")
+    assert_clean(script("evaluate_explanations", runs["vqa"], "--of", "audio"), "to runs of retrieval: got vqa")
     assert_clean(script("evaluate_explanations", runs["vqa"], "--cases", 0), "number of cases must lie in 1..")

@@ -1,9 +1,9 @@
-"""Whether explanations find the object in question: scenes of the embedded world whose objects' places are known."""
+"""Whether explanations find the object in question: scenes of the embedded world, where it is known where and when."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from mm.app.runs import Run
 from mm.data import AskedScenes
 from mm.data.scenes import SIDE_PX
 from mm.data.synthetic import Scenes
+from mm.data.voices import SAMPLE_RATE
 from mm.explain.cam import Box, Found, box_scores, peaks_inside
 from mm.explain.methods import LAYERED, heat_of, last_layer
 from mm.tasks import distillation_data
@@ -30,7 +31,7 @@ class Case(NamedTuple):
         sources: {modality: array}.
         target: a sentence about the object, or "".
         question: about the object, or "".
-        box: of the object, as shares of the width and height.
+        box: of the object, as shares of the picture's width and height, or of the sound's time and bands.
         other: of another object; None where there is none.
     """
 
@@ -58,16 +59,21 @@ class Scored(NamedTuple):
     seconds: float
 
 
-def cases(run: Run, count: int) -> list[Case]:
+def cases(run: Run, count: int, of: str = "image") -> list[Case]:
     """Cases of a run of retrieval, of question answering or of classes of pictures, of the embedded world.
+
+    Args:
+        run: of these.
+        count: of the cases.
+        of: what is explained, "image"; of retrieval "audio" too.
 
     Raises:
         ValueError: another task or world, or fewer cases than that.
     """
-    makers = {"retrieval": sentences, "vqa": questions, "distillation": classes}
-    if run.task not in makers or run.cfg.data.name != "synthetic" or "image" not in run.model.encoders:
+    makers = MAKERS[of]
+    if run.task not in makers or run.cfg.data.name != "synthetic" or of not in run.model.encoders:
         raise ValueError(
-            f"objects are known in pictures of the embedded world, for runs of {', '.join(makers)}: got {run.task} of "
+            f"objects of an {of} are known in the embedded world, to runs of {', '.join(makers)}: got {run.task} of "
             f"{run.cfg.data.name} with {', '.join(run.model.encoders)}."
         )
     found = list(islice(makers[run.task](run), count))
@@ -81,10 +87,25 @@ def sentences(run: Run) -> Iterator[Case]:
     for number, item in enumerate(Scenes("test", SCENES, run.cfg.seed)):
         things = item.meta["objects"]
         if len(things) > 1:
-            thing = things[number % len(things)]
-            other = things[(number + 1) % len(things)]
-            target = f"a {thing['size']} {thing['colour']} {thing['shape']}"
-            yield Case({"image": item.image[0]}, target, "", shares(thing), shares(other))
+            thing, other = things[number % len(things)], things[(number + 1) % len(things)]
+            yield Case({"image": item.image[0]}, name(thing), "", shares(thing), shares(other))
+
+
+def moments(run: Run) -> Iterator[Case]:
+    """The same of the voices, which sound one after another."""
+    for number, item in enumerate(Scenes("test", SCENES, run.cfg.seed)):
+        heard, wave = item.meta["sounding"], np.asarray(item.audio[0])  # (T,)
+        if len(heard) > 1:
+            first, second = number % len(heard), (number + 1) % len(heard)
+            end = len(wave) / SAMPLE_RATE  # s
+            spans = [(start / end, 0.0, stop / end, 1.0) for start, stop in item.meta["moments_s"]]
+            target = name(item.meta["objects"][heard[first]])
+            yield Case({"audio": wave}, target, "", spans[first], spans[second])
+
+
+def name(thing: dict[str, Any]) -> str:
+    """The sentence about a thing."""
+    return f"a {thing['size']} {thing['colour']} {thing['shape']}"
 
 
 def questions(run: Run) -> Iterator[Case]:
@@ -114,11 +135,17 @@ def shares(thing: dict[str, Any]) -> Box:
     return left, top, right, bottom
 
 
-def score(run: Run, method: str, found: list[Case], layer: str = "") -> Scored:
+MAKERS: dict[str, dict[str, Callable[[Run], Iterator[Case]]]] = {  # of the cases, by what is explained and the task
+    "image": {"retrieval": sentences, "vqa": questions, "distillation": classes},
+    "audio": {"retrieval": moments},
+}
+
+
+def score(run: Run, method: str, found: list[Case], layer: str = "", of: str = "image") -> Scored:
     """Explain every case by a method, and see where the heat is."""
     heats, spent = [], 0.0
     for case in found:
-        _, view = view_of(run, case.sources, "image", case.target, case.question)
+        _, view = view_of(run, case.sources, of, case.target, case.question)
         begun = time.process_time()
         own = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
         heats.append(heat_of(method, view.net, view.seen, view.target, own, view.head)[0].cpu())  # (H, W)
@@ -127,4 +154,6 @@ def score(run: Run, method: str, found: list[Case], layer: str = "") -> Scored:
     pairs = [(heat, case.other) for heat, case in zip(heats, found, strict=True) if case.other]
     other = float(np.mean(peaks_inside(*zip(*pairs, strict=True)))) if pairs else None
     inside = float(np.mean(peaks_inside(heats, boxes)))
-    return Scored(inside, other, box_scores(heats, boxes, size=(SIDE_PX, SIDE_PX)), spent / len(found))
+    return Scored(
+        inside, other, box_scores(heats, boxes, size=(view.seen.shape[2], view.seen.shape[3])), spent / len(found)
+    )

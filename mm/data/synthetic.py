@@ -16,7 +16,7 @@ from mm.data.distinct import Told, draw_pair, tell_apart
 from mm.data.item import Item
 from mm.data.scenes import MOST_THINGS, Scene, picture, recoloured
 from mm.data.sentences import CAPTIONS, Caption, Register, captions
-from mm.data.voices import sound
+from mm.data.voices import moments, sound
 from mm.naming import known
 
 SPLITS = {"train": 0, "val": 1, "test": 2}  # each its own range of seeds: (seed, number of the split, index)
@@ -115,11 +115,13 @@ class Scenes(Sequence[Item]):
             tilt_deg=world.tilt_deg,
         )
         heard = _heard(len(scene), world.sounding, rng)
-        wave = sound([scene[i] for i in heard], rng, together=world.order == "together", snr_db=world.snr_db)
+        together = world.order == "together"
         meta = {
             "objects": truth(scene, boxes),
             "sounding": heard,  # places in "objects", in the order in which they are heard
+            "moments_s": moments(len(heard), rng, together=together),  # [start, end] of each of them
         }
+        wave = sound([scene[i] for i in heard], rng, together=together, snr_db=world.snr_db)
         name = self.name(index)
         text = tuple(caption.text for caption in self.captions(index))
         return Item(name, name, (image,), text, (wave,), meta)

@@ -1,5 +1,6 @@
 """Sounds of the embedded world: every thing has a voice. Shape gives the timbre, colour the pitch, size the octave."""
 
+import copy
 import functools
 import itertools
 import math
@@ -96,6 +97,29 @@ def _hiss() -> np.ndarray:
     return (noise / noise.std()).astype(np.float32)
 
 
+def moments(count: int, rng: np.random.Generator, *, together: bool) -> list[list[float]]:
+    """When each voice begins and ends in what `sound` makes of so many things with random numbers in the same state.
+
+    Args:
+        count: of the things.
+        rng: left as it is.
+        together: see `sound`.
+
+    Returns:
+        [start, end] of each, in seconds.
+    """
+    chance = copy.deepcopy(rng).random(4 + 3 * count).tolist()
+    length = _voices(CHORD_S if together else NOTE_S).shape[-1]
+    return [[onset / SAMPLE_RATE, (onset + length) / SAMPLE_RATE] for onset in _onsets(chance, count, length, together)]
+
+
+def _onsets(chance: Sequence[float], count: int, length: int, together: bool) -> list[int]:
+    """First samples of so many voices of one length, by the random numbers of a sound."""
+    spare = SAMPLES - length * (1 if together else count)
+    rests = sorted(chance[4 + 2 * count :])  # the spare time before each voice, increasing
+    return [int(spare * rests[number]) + (0 if together else number * length) for number in range(count)]
+
+
 def sound(things: Sequence[Thing], rng: np.random.Generator, *, together: bool, snr_db: float) -> np.ndarray:
     """Let things sound, one after another in the order given or all at once.
 
@@ -114,11 +138,9 @@ def sound(things: Sequence[Thing], rng: np.random.Generator, *, together: bool, 
     wave = hiss[start : start + SAMPLES] * 10 ** (-(snr_db + 6 * chance[1] - 3) / 20)  # (T,)
     table = _voices(CHORD_S if together else NOTE_S)
     length = table.shape[-1]
-    spare = SAMPLES - length * (1 if together else len(things))
-    rests = sorted(chance[4 + 2 * len(things) :])  # the spare time before each voice, increasing
-    for number, thing in enumerate(things):
+    onsets = _onsets(chance, len(things), length, together)
+    for number, (thing, onset) in enumerate(zip(things, onsets, strict=True)):
         take, loudness = chance[4 + 2 * number : 6 + 2 * number]
-        onset = int(spare * rests[number]) + (0 if together else number * length)
         note = table[kind(thing), int(take * _TAKES)]
         wave[onset : onset + length] += (0.7 + 0.6 * loudness) * note
     gain = (0.3 + 0.5 * chance[2]) / max(float(np.abs(wave).max()), 1e-9)

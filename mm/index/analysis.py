@@ -5,7 +5,7 @@ The graph of neighbours is what takes time: it is computed once, by `neighbours`
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import faiss
@@ -13,10 +13,12 @@ import numpy as np
 from scipy import sparse, stats
 from scipy.sparse import csgraph
 
-from mm.index.products import k_best
+from mm.index.products import best, k_best
 
+BLOCK = 4096  # vectors looked at together where all at once would take a multiple of their memory
 MOST_PAIRED = 10_000  # vectors of which all pairs are looked at; of more, so many are drawn
 HUB = 2.0  # times k: how often an item must be among the k nearest of others to be a hub; k is the mean
+SHRINKAGE = 0.01  # of the mean variance, added to every direction's: there may be more directions than vectors
 EQUAL = 1e-12  # squared distance of unit vectors that differ by the rounding of float32 alone
 EQUAL_FAR = 1e-6  # relative: two neighbours that are as far as that are equal to one another
 
@@ -39,14 +41,37 @@ class Hubness(NamedTuple):
     Attributes:
         occurrences: (n,) int64 N_k, how often an item is among the k nearest of others; k on average.
         skewness: of N_k. 0 = even; retrieval suffers above about 1.
-        hubs: (h,) int64 items with N_k above HUB times k, the greatest first.
+        hubs: (h,) int64 items with N_k above HUB times their mean, the greatest first.
         antihubs: share of the items that are nobody's neighbour.
+        top_percent: share of all places among the neighbours that the most frequent hundredth of the items takes.
     """
 
     occurrences: np.ndarray
     skewness: float
     hubs: np.ndarray
     antihubs: float
+    top_percent: float
+
+
+class Ranks(NamedTuple):
+    """Where the nearest partners of Q queries stand among all answers.
+
+    Attributes:
+        above: (Q,) int64 answers that are nearer.
+        equal: (Q,) int64 answers, no partners, that are as near: they share their places.
+    """
+
+    above: np.ndarray
+    equal: np.ndarray
+
+    @property
+    def places(self) -> np.ndarray:
+        """(Q,) float64 mean place, from 1 on."""
+        return 1 + self.above + self.equal / 2
+
+    def recall(self, k: int) -> float:
+        """Share of the partners among the k nearest, where equals come in any order."""
+        return float(((k - self.above) / (1 + self.equal)).clip(0, 1).mean())
 
 
 def neighbours(vectors: np.ndarray, k: int) -> Graph:
@@ -68,30 +93,135 @@ def neighbours(vectors: np.ndarray, k: int) -> Graph:
     return Graph(rows[~own].reshape(n, k), cosines[~own].reshape(n, k))
 
 
-def purity(graph: Graph, labels: Sequence[Hashable]) -> tuple[np.ndarray, float]:
+def nearest(queries: np.ndarray, answers: np.ndarray, k: int) -> Graph:
+    """The k nearest of other vectors (m, D) to each of (n, D), exactly: positions among those others.
+
+    Raises:
+        ValueError: fewer than k of them.
+    """
+    if not 1 <= k <= len(answers):
+        raise ValueError(f"k must lie in 1..{len(answers)}, the number of answers: got {k}. Take a smaller k.")
+    cosines, rows = k_best(queries, k, answers, None)  # (n, k), (n, k)
+    return Graph(rows, cosines)
+
+
+def joined(graphs: Sequence[Graph], starts: Sequence[int], k: int) -> Graph:
+    """The k nearest of all, from graphs of the same n items over parts that begin at these positions."""
+    rows = np.concatenate([graph.rows + start for graph, start in zip(graphs, starts, strict=True)], axis=1)
+    cosines = np.concatenate([graph.cosines for graph in graphs], axis=1)  # (n, all k)
+    found, positions = best(cosines, rows, k)  # (n, k), (n, k)
+    return Graph(positions, found)
+
+
+def purity(
+    graph: Graph, labels: Sequence[Hashable], others: Sequence[Hashable] | None = None
+) -> tuple[np.ndarray, float]:
     """Share of its neighbours that have an item's own label, and what random neighbours would give on average.
 
+    Args:
+        graph: of n items.
+        labels: of these; None = not known.
+        others: of the items that the graph leads to, where they are not the same ones.
+
     Returns:
-        (n,) float64 shares, and chance.
+        (n,) float64 shares among the neighbours whose label is known, NaN where that of the item or of all its
+        neighbours is not; and chance.
+
+    Raises:
+        ValueError: not as many labels as items, or no two of a known label that could be neighbours.
     """
-    codes = _codes(labels, len(graph.rows))  # (n,)
-    sizes = np.bincount(codes)  # (labels,)
-    chance = float((sizes * (sizes - 1)).sum() / (len(codes) * (len(codes) - 1)))
-    return (codes[graph.rows] == codes[:, None]).mean(axis=1), chance
+    numbers: dict[Hashable, int] = {}
+    own = _codes(labels, len(graph.rows), numbers)  # (n,)
+    its = own if others is None else _codes(others, len(others), numbers)  # (m,)
+    sizes, its_sizes = (np.bincount(code[code >= 0], minlength=len(numbers)) for code in (own, its))  # (labels,)
+    alike = sizes * (its_sizes - (others is None))  # (labels,) pairs
+    pairs = int(sizes.sum()) * (int(its_sizes.sum()) - (others is None))
+    if pairs < 1:
+        raise ValueError("purity takes items of known labels that could be neighbours: there are none.")
+    known = its[graph.rows] >= 0  # (n, k)
+    right = (its[graph.rows] == own[:, None]) & known  # (n, k)
+    counted = np.where(own >= 0, known.sum(axis=1), 0)  # (n,)
+    shares = np.full(len(own), np.nan)
+    np.divide(right.sum(axis=1), counted, out=shares, where=counted > 0)
+    return shares, float(alike.sum() / pairs)
 
 
-def hubness(graph: Graph) -> Hubness:
-    """Which items are neighbours of many, and which of none."""
-    n, k = graph.rows.shape
+def hubness(graph: Graph, items: int | None = None) -> Hubness:
+    """Which items are neighbours of many, and which of none; `items` = how many the graph leads to, n by default."""
+    n = len(graph.rows) if items is None else items
     occurrences = np.bincount(graph.rows.ravel(), minlength=n)  # (n,)
     order = np.argsort(-occurrences, kind="stable")  # (n,)
+    falling, mean = occurrences[order], graph.rows.size / n
     skewness = float(stats.skew(occurrences)) if np.ptp(occurrences) else 0.0
-    return Hubness(occurrences, skewness, order[occurrences[order] > HUB * k], float((occurrences == 0).mean()))
+    top = float(falling[: -(-n // 100)].sum() / graph.rows.size)
+    return Hubness(occurrences, skewness, order[falling > HUB * mean], float((occurrences == 0).mean()), top)
+
+
+def ranks(queries: np.ndarray, answers: np.ndarray, codes: np.ndarray, its: np.ndarray) -> Ranks:
+    """How many answers stand before each query's nearest partner.
+
+    Args:
+        queries: (Q, D) unit vectors.
+        answers: (m, D).
+        codes: (Q,) int64; a partner has the same code.
+        its: (m,) int64 of the answers.
+
+    Raises:
+        ValueError: a query has no partner; the row is named.
+    """
+    order = np.argsort(its, kind="stable")  # (m,)
+    first, last = (np.searchsorted(its[order], codes, side) for side in ("left", "right"))  # (Q,), (Q,)
+    if (first == last).any():
+        raise ValueError(f"a rank takes a partner among the answers: row {int((first == last).argmax())} has none.")
+    above, equal = np.empty(len(queries), np.int64), np.empty(len(queries), np.int64)
+    block = max(1, BLOCK * BLOCK // len(answers))
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ answers.T  # (b, m)
+        for row, of_row in enumerate(scores, start):
+            partners = of_row[order[first[row] : last[row]]]  # (p,)
+            own = partners.max()
+            above[row] = np.count_nonzero(of_row > own)
+            equal[row] = np.count_nonzero(of_row == own) - np.count_nonzero(partners == own)
+    return Ranks(above, equal)
 
 
 def modality_gap(first: np.ndarray, second: np.ndarray) -> float:
     """Distance between the means of two clouds of unit vectors, (n, D) and (m, D) (Liang et al. 2022, section 2)."""
     return float(np.linalg.norm(first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)))
+
+
+def spread(vectors: np.ndarray) -> float:
+    """Root of the mean squared distance of vectors (n, D) from their mean."""
+    mean = vectors.mean(axis=0, dtype=np.float64)  # (D,)
+    squares = sum(float(np.square(some - mean).sum()) for some in _blocks(vectors))
+    return float(np.sqrt(squares / len(vectors)))
+
+
+def separability(first: np.ndarray, second: np.ndarray, seed: int = 0) -> float:
+    """How well a plane tells two clouds (n, D) and (m, D) apart: the mean of both shares on its right side.
+
+    Fisher's discriminant of one half, asked with the other; of each cloud at most MOST_PAIRED are drawn with the seed.
+    0.5 = not at all, 1 = always.
+
+    Raises:
+        ValueError: a cloud of fewer than two, or all vectors are equal.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"telling clouds apart takes two vectors of each: got {len(first)} and {len(second)}.")
+    chance = np.random.default_rng(seed)
+    drawn = [cloud[chance.permutation(len(cloud))[:MOST_PAIRED]].astype(np.float64) for cloud in (first, second)]
+    seen, asked = ([cloud[half::2] for cloud in drawn] for half in (0, 1))
+    means = [cloud.mean(axis=0) for cloud in seen]  # (D,), (D,)
+    within = sum((cloud - mean).T @ (cloud - mean) / len(cloud) for cloud, mean in zip(seen, means, strict=True)) / 2
+    variance = np.trace(within) / len(within) or float(np.linalg.norm(means[0] - means[1])) ** 2
+    if not variance > 0:
+        raise ValueError("telling clouds apart takes vectors that differ: all are equal.")
+    ridge = SHRINKAGE * variance * np.eye(len(within))  # (D, D)
+    direction = np.linalg.solve(within + ridge, means[0] - means[1])  # (D,)
+    middle = (means[0] + means[1]) / 2 @ direction
+    sides = [cloud @ direction - middle for cloud in asked]  # (n,), (m,)
+    right = [(side > 0).mean() + (side == 0).mean() / 2 for side in (sides[0], -sides[1])]
+    return float(np.mean(right))
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> float:
@@ -102,7 +232,8 @@ def alignment(first: np.ndarray, second: np.ndarray) -> float:
     """
     if first.shape != second.shape:
         raise ValueError(f"partners stand in equal rows: got shapes {first.shape} and {second.shape}.")
-    return float(np.square(first - second, dtype=np.float64).sum(axis=1).mean())
+    pairs = zip(_blocks(first), _blocks(second), strict=True)
+    return sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in pairs) / len(first)
 
 
 def uniformity(vectors: np.ndarray, seed: int = 0) -> float:
@@ -132,8 +263,10 @@ def intrinsic_dimension(vectors: np.ndarray, graph: Graph) -> float:
     """
     if graph.rows.shape[1] < 2:
         raise ValueError("the intrinsic dimension takes two neighbours of each item: the graph has one. Take k=2.")
-    others = vectors[graph.rows[:, :2]]  # (n, 2, D): a cosine would round small distances away
-    squares = np.square(others - vectors[:, None], dtype=np.float64).sum(axis=2)  # (n, 2)
+    two = zip(_blocks(vectors), _blocks(graph.rows[:, :2]), strict=True)
+    squares = np.concatenate(  # of differences, for a cosine would round small distances away
+        [np.square(vectors[rows] - some[:, None], dtype=np.float64).sum(axis=2) for some, rows in two]
+    )  # (n, 2)
     squares = squares[(squares[:, 0] > EQUAL) & (squares[:, 1] > squares[:, 0] * (1 + EQUAL_FAR))]  # (m, 2)
     logs = np.log(squares[:, 1] / squares[:, 0]) / 2  # (m,)
     if not logs.sum() > 0:
@@ -180,11 +313,15 @@ def cka(first: np.ndarray, second: np.ndarray) -> float:
     """
     if len(first) != len(second):
         raise ValueError(f"both spaces must have the same items: got {len(first)} and {len(second)}.")
-    x, y = (vectors - vectors.mean(axis=0, dtype=np.float64) for vectors in (first, second))  # (n, D), (n, E)
-    scale = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    if not scale > 0:
+    means = [vectors.mean(axis=0, dtype=np.float64) for vectors in (first, second)]  # (D,), (E,)
+    xx, yy, yx = 0.0, 0.0, 0.0
+    for a, b in zip(_blocks(first), _blocks(second), strict=True):
+        x, y = a - means[0], b - means[1]  # (b, D), (b, E)
+        xx, yy, yx = xx + x.T @ x, yy + y.T @ y, yx + y.T @ x  # (D, D), (E, E), (E, D)
+    scales = np.linalg.norm(xx), np.linalg.norm(yy)
+    if not min(scales) > len(first) * EQUAL:
         raise ValueError("a space in which all items are equal is like none: cka takes items that differ.")
-    return float(np.linalg.norm(y.T @ x) ** 2 / scale)
+    return float(np.linalg.norm(yx) ** 2 / (scales[0] * scales[1]))
 
 
 def clusters(vectors: np.ndarray, number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -211,13 +348,17 @@ def clusters(vectors: np.ndarray, number: int, seed: int = 0) -> tuple[np.ndarra
     return cluster, best[np.searchsorted(cluster[best], np.arange(len(found)))]
 
 
-def _codes(labels: Sequence[Hashable], n: int) -> np.ndarray:
-    """(n,) int64 numbers of labels.
+def _codes(labels: Sequence[Hashable], n: int, numbers: dict[Hashable, int]) -> np.ndarray:
+    """(n,) int64 numbers of labels, to which new ones are added; -1 for None.
 
     Raises:
         ValueError: not as many labels as items.
     """
     if len(labels) != n:
         raise ValueError(f"every item must have a label: got {len(labels)} labels of {n} items.")
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+    return np.array([-1 if one is None else numbers.setdefault(one, len(numbers)) for one in labels], np.int64)
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """At most BLOCK rows at a time."""
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))

@@ -206,3 +206,17 @@ def test_bad_splits() -> None:
         Scenes("train", 5)[5]
     with pytest.raises(ValueError, match="told apart by their captions and sounds"):
         Scenes("test", 120, world=World(objects=(1.0,), twins=0, variants=0))  # there are 96 voices
+
+
+@pytest.mark.parametrize("order", ["sequence", "together"])
+def test_it_is_known_when_each_voice_sounds(order: str) -> None:
+    """What stays of a sound outside of the moments is the noise alone; within them it is louder by far."""
+    scenes = Scenes("test", 30, world=World(order=order, snr_db=30.0))
+    for item in scenes:
+        wave, moments = item.audio[0], item.meta["moments_s"]
+        assert len(moments) == len(item.meta["sounding"])
+        loud = np.zeros(len(wave), bool)
+        for start, end in moments:
+            loud[round(start * 16_000) : round(end * 16_000)] = True
+        assert np.square(wave[loud]).mean() > 100 * np.square(wave[~loud]).mean()
+        assert order == "together" or all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(moments))

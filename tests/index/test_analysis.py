@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from mm.index import analysis
-from mm.index.analysis import Graph, neighbours
+from mm.index.analysis import Graph, joined, nearest, neighbours
 
 
 def unit(rows, dim=16, seed=0):
@@ -43,6 +43,22 @@ def test_more_neighbours_than_there_are_others(k):
         neighbours(unit(10), k)
 
 
+def test_the_nearest_of_others_and_a_graph_that_is_joined_from_its_parts():
+    vectors = unit(120)
+    cosines = vectors[:50].astype(np.float64) @ vectors[50:].T  # (50, 70)
+    found = nearest(vectors[:50], vectors[50:], 6)
+    np.testing.assert_array_equal(found.rows, np.argsort(-cosines, axis=1)[:, :6])
+    whole, starts = neighbours(vectors, 6), (0, 50, 117)
+    parts = [vectors[:50], vectors[50:117], vectors[117:]]
+    graphs = [
+        [neighbours(a, min(6, len(a) - 1)) if a is b else nearest(a, b, min(6, len(b))) for b in parts] for a in parts
+    ]
+    rows = np.concatenate([joined(some, starts, 6).rows for some in graphs])
+    np.testing.assert_array_equal(rows, whole.rows)
+    with pytest.raises(ValueError, match=r"k must lie in 1\.\.70, the number of answers: got 71"):
+        nearest(vectors[:50], vectors[50:], 71)
+
+
 # Over the graph -------------------------------------------------------------------------------------------------------
 
 
@@ -58,6 +74,50 @@ def test_purity_is_the_share_of_neighbours_with_the_same_label():
     assert analysis.purity(graph, [1] * 200) == (pytest.approx(np.ones(200)), 1)
     with pytest.raises(ValueError, match="every item must have a label: got 3 labels of 200 items"):
         analysis.purity(graph, [1, 2, 3])
+
+
+def test_purity_leaves_out_what_is_not_known_and_looks_across():
+    graph = Graph(np.array([[1, 2], [0, 2], [3, 0], [2, 1]]), np.ones((4, 2), np.float32))
+    shares, chance = analysis.purity(graph, ["a", "a", None, "b"])
+    np.testing.assert_array_equal(shares, [1, 1, np.nan, 0])  # of 1 known, 1 known, not known itself, 1 known
+    assert chance == pytest.approx(2 / 6)  # of six ordered pairs of the three that are known, (0, 1) and (1, 0)
+    across, chance = analysis.purity(graph, ["a", None, "b", "b"], ["a", "a", "b", None, "c"])
+    np.testing.assert_array_equal(across, [0.5, np.nan, 0, 0.5])
+    assert chance == pytest.approx((1 * 2 + 2 * 1) / (3 * 4))
+    for labels in ([None] * 4, [None, None, None, "a"]):
+        with pytest.raises(ValueError, match="items of known labels that could be neighbours"):
+            analysis.purity(graph, labels)
+
+
+def test_hubness_across_counts_the_answers():
+    answers = unit(90, seed=1)
+    graph = nearest(unit(30), answers, 4)
+    found = analysis.hubness(graph, 90)
+    counts = [sum(item in row for row in graph.rows.tolist()) for item in range(90)]
+    assert found.occurrences.tolist() == counts
+    assert sorted(found.hubs) == [item for item, count in enumerate(counts) if count > 2 * 4 * 30 / 90]
+    assert found.top_percent == max(counts) / (4 * 30)
+
+
+@pytest.mark.parametrize("blocks", [1, 4096])
+def test_ranks_are_those_of_a_full_sort(blocks, monkeypatch):
+    monkeypatch.setattr(analysis, "BLOCK", blocks)
+    queries, answers = unit(40), unit(100, seed=1)
+    codes, its = np.arange(40), np.arange(100) % 40
+    found = analysis.ranks(queries, answers, codes, its)
+    for query, place in enumerate(found.places.tolist()):
+        order = np.argsort(-(queries[query] @ answers.T)).tolist()
+        assert place == 1 + next(at for at, answer in enumerate(order) if its[answer] == query)
+    assert found.recall(5) == np.mean(found.places <= 5)
+    with pytest.raises(ValueError, match="row 3 has none"):
+        analysis.ranks(queries, answers, np.where(codes == 3, 99, codes), its)
+
+
+def test_equals_share_their_places():
+    same = np.repeat(unit(1), 10, axis=0)
+    found = analysis.ranks(same, same, np.arange(10), np.arange(10))
+    assert found.recall(1) == pytest.approx(0.1) and found.recall(5) == pytest.approx(0.5)  # chance, never 100 %
+    assert found.places.tolist() == [5.5] * 10
 
 
 def test_hubness_counts_how_often_an_item_is_a_neighbour():
@@ -141,6 +201,36 @@ def test_the_gap_of_two_shifted_clouds_is_their_shift():
     second = 0.05 * chance.standard_normal((20_000, 8)) + shift
     assert analysis.modality_gap(first, second) == pytest.approx(0.5, rel=0.01)
     assert analysis.modality_gap(first, first) == 0
+
+
+def test_the_spread_is_the_distance_from_the_mean_and_a_plane_tells_clouds_apart():
+    chance = np.random.default_rng(0)
+    first, second = 0.3 * chance.standard_normal((3000, 8)), 0.3 * chance.standard_normal((3000, 8))
+    assert analysis.spread(first) == pytest.approx(np.sqrt(((first - first.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    assert analysis.separability(first, second) == pytest.approx(0.5, abs=0.03)
+    shift = np.array([0.6, 0, 0, 0, 0, 0, 0, 0])  # two deviations: the best plane is right for Phi(1) of each
+    assert analysis.separability(first, second + shift) == pytest.approx(scipy.stats.norm.cdf(1), abs=0.02)
+    stretched = np.array([1, 100, 1, 1, 1, 1, 1, 1])  # where the line between the means would tell nothing
+    assert analysis.separability(first * stretched, (second + shift) * stretched) > 0.8
+    assert analysis.separability(np.zeros((4, 2)), np.ones((6, 2))) == 1
+    with pytest.raises(ValueError, match="all are equal"):
+        analysis.separability(np.ones((4, 2)), np.ones((6, 2)))
+    with pytest.raises(ValueError, match="two vectors of each: got 1 and 6"):
+        analysis.separability(np.ones((1, 2)), np.ones((6, 2)))
+
+
+def test_measures_do_not_depend_on_their_blocks(monkeypatch):
+    first, second = unit(100), unit(100, seed=1)
+    graph = neighbours(first, 3)
+    measures = (
+        lambda: analysis.alignment(first, second),
+        lambda: analysis.cka(first, second),
+        lambda: analysis.intrinsic_dimension(first, graph),
+        lambda: analysis.spread(first),
+    )
+    at_once = [measure() for measure in measures]
+    monkeypatch.setattr(analysis, "BLOCK", 7)
+    assert [measure() for measure in measures] == pytest.approx(at_once)
 
 
 def test_alignment_and_uniformity_are_their_formulas():

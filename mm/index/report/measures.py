@@ -1,0 +1,374 @@
+"""What the measures of `mm.index.analysis` say of a space: numbers for a report, and the items behind them.
+
+A measure that is not defined for a space (all vectors are equal, there is one item) is None, and a note says why.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mm.index import analysis
+from mm.index.analysis import Graph, Hubness
+from mm.index.report.spaces import Space
+from mm.vocabulary import tokenize
+
+DUPLICATE, NEAR_DUPLICATE = 0.999, 0.95  # cosines: equal but for rounding and compression; hardly to be told apart
+RANKED = 5000  # queries whose partner's place is counted; of more, so many are drawn
+CLUSTERS = 12  # as many as the map has colours
+LISTED = 10  # hubs, labels, groups in the numbers
+MEMBERS = 12  # ids of a group in the numbers
+WORDS = 6  # that a cluster is described by
+
+Numbers: TypeAlias = dict[str, Any]
+
+
+@dataclass
+class Found:
+    """What was found in a space.
+
+    Attributes:
+        space: whose.
+        numbers: {measure: {modality, "a_b" or "a_to_b": value}}; only values that JSON has.
+        notes: what was lowered, is not defined or says nothing.
+        hubs: {(modality, that of the answers): how often each answer is a neighbour}.
+        purity: {modality: share of each item's neighbours with its label, NaN = not known}.
+        worst: {(modality, that of the answers): positions of queries, the worst first, and their partners' places}.
+        groups: {modality: near duplicates}.
+        clusters: {modality: (cluster of each item, medoids)}.
+    """
+
+    space: Space
+    numbers: dict[str, Numbers] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    hubs: dict[tuple[str, str], Hubness] = field(default_factory=dict)
+    purity: dict[str, np.ndarray] = field(default_factory=dict)
+    worst: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    groups: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    clusters: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+
+def look(space: Space, label: str | None, seed: int) -> Found:
+    """Every measure of one space.
+
+    Args:
+        space: of the items.
+        label: key of the metadata; None = there are no labels.
+        seed: of what is drawn.
+    """
+    found = Found(space)
+    flat = {part for part in space.parts if space.is_constant(part)}
+    for part, count in space.counts.items():
+        if count == 1:
+            found.notes.append(f"{part}: there is one item, of whose neighbours nothing can be said.")
+        elif part in flat:
+            found.notes.append(
+                f"{part}: all {count:,} vectors are equal. No item is nearer than another, so what is measured over "
+                "neighbours is not defined."
+            )
+        if 1 < count <= space.k:
+            found.notes.append(f"{part}: k is lowered from {space.k} to {count - 1}, the number of others.")
+    with_neighbours = [part for part, count in space.counts.items() if count > 1 and part not in flat]
+    ordered = list(itertools.permutations(space.parts, 2))
+    across = [pair for pair in ordered if not flat & {*pair}]
+    every = [*((part, part) for part in with_neighbours), *across]
+    numbers = found.numbers
+    numbers["hubness"] = {_name(*pair): _hubness(found, *pair) for pair in every}
+    numbers["purity"] = {} if label is None else _kept({_name(*pair): _purity(found, label, *pair) for pair in every})
+    numbers["own_modality"] = _own_modality(space) if len(space.parts) > 1 and not flat else {}
+    numbers["uniformity"] = {
+        part: defined(found, f"uniformity of {part}", partial(analysis.uniformity, space.of(part), seed))
+        for part in space.parts
+    }
+    numbers["intrinsic_dimension"] = {
+        part: defined(
+            found,
+            f"intrinsic dimension of {part}",
+            partial(analysis.intrinsic_dimension, space.of(part), space.graph(part)),
+        )
+        for part in with_neighbours
+    }
+    numbers["modality_gap"] = {"_".join(pair): _gap(found, *pair, seed) for pair in space.pairs}
+    numbers["alignment"] = _kept({"_".join(pair): _alignment(space, *pair) for pair in space.pairs})
+    numbers["ranks"] = _kept(
+        {_name(*pair): _ranks(found, *pair, seed) for pair in itertools.permutations(space.parts, 2)}
+    )
+    numbers["duplicates"] = {part: _duplicates(found, part) for part, count in space.counts.items() if count > 1}
+    numbers["clusters"] = {part: _clusters(found, part, label, seed) for part in with_neighbours}
+    return found
+
+
+def _name(part: str, answers: str) -> str:
+    return part if part == answers else f"{part}_to_{answers}"
+
+
+def _kept(values: dict[str, Numbers | None]) -> Numbers:
+    """Without those of which there is nothing to measure."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def defined(found: Found, what: str, measure: Callable[[], float]) -> float | None:
+    """A measure, or None and a note."""
+    try:
+        return measure()
+    except ValueError as error:
+        found.notes.append(f"{what}: not defined, for {error}")
+        return None
+
+
+def _hubness(found: Found, part: str, answers: str) -> Numbers:
+    graph, space = found.space.graph(part, answers), found.space
+    hubness = analysis.hubness(graph, space.counts[answers])
+    found.hubs[part, answers] = hubness
+    items = space.items[space.parts[answers]]
+    falling = np.argsort(-hubness.occurrences, kind="stable")  # (m,)
+    top = falling[:LISTED].tolist()
+    right = _found_by_partners(space, graph, part, answers) if part != answers else None  # (m,)
+    hundredth = falling[: -(-len(falling) // 100)]
+    return {
+        "from": part,
+        "to": answers,
+        "skewness": hubness.skewness,
+        "antihubs": hubness.antihubs,
+        "antihubs_by_chance": (1 - graph.rows.shape[1] / space.counts[answers]) ** len(graph.rows),
+        "hubs": len(hubness.hubs),
+        "most": int(hubness.occurrences.max()),
+        "mean": graph.rows.size / space.counts[answers],
+        "top_percent": hubness.top_percent,
+        "by_partners": None if right is None else float(right.mean()),
+        "by_partners_top_percent": None if right is None else float(right[hundredth].mean()),
+        "k": graph.rows.shape[1],
+        "largest": [{"id": items[row].id, "occurrences": int(hubness.occurrences[row])} for row in top],
+    }
+
+
+def _found_by_partners(space: Space, graph: Graph, part: str, answers: str) -> np.ndarray | None:
+    """(m,) whether an answer is among the neighbours of a partner of its own; None where nothing has a partner."""
+    own, its = space.partners[space.parts[part]], space.partners[space.parts[answers]]  # (n,), (m,)
+    if not np.isin(own, its).any():
+        return None
+    right = graph.rows[its[graph.rows] == own[:, None]]  # (r,)
+    found = np.zeros(len(its), bool)
+    found[right] = True
+    return found
+
+
+def _purity(found: Found, label: str, part: str, answers: str) -> Numbers | None:
+    """Of one modality, or of its neighbours in another."""
+    space, across = found.space, part != answers
+    labels = space.labels(label, part)
+    others = space.labels(label, answers) if across else None
+    if not any(one is not None for one in labels) or (others and not any(one is not None for one in others)):
+        return None
+    try:
+        shares, chance = analysis.purity(space.graph(part, answers), labels, others)
+    except ValueError as error:
+        found.notes.append(f"purity of {_name(part, answers)}: not defined, for {error}")
+        return None
+    known = ~np.isnan(shares)  # (n,)
+    if not known.any():
+        found.notes.append(f"purity of {_name(part, answers)}: no item has a neighbour whose {label} is known.")
+        return None
+    if not across:
+        found.purity[part] = shares
+    sizes = Counter(one for one in (others or labels) if one is not None)
+    mine: dict[Any, list[float]] = {}
+    for one, share in zip(labels, shares.tolist(), strict=True):
+        if not math.isnan(share):
+            mine.setdefault(one, []).append(share)
+    if len(sizes) == 1 and not across:
+        found.notes.append(
+            f"purity of {part}: there is one {label} only, {next(iter(sizes))!r}: 100 % by chance too, which says "
+            "nothing."
+        )
+    itself = 0 if across else 1
+    alone = [one for one in mine if sizes[one] <= itself]
+    if alone:
+        found.notes.append(
+            f"purity of {_name(part, answers)}: of {len(mine)} values of {label}, {len(alone)} have no {answers} that "
+            "could be a neighbour of the same; their items count as 0 and are not listed."
+        )
+    total = sum(sizes.values()) - itself
+    rows = [
+        {
+            "label": one,
+            "items": len(some),
+            "purity": sum(some) / len(some),
+            "chance": (sizes[one] - (not across)) / total,
+        }
+        for one, some in mine.items()
+        if one not in alone
+    ]
+    rows.sort(key=lambda row: (row["purity"], str(row["label"])))
+    return {
+        "from": part,
+        "to": answers,
+        "purity": float(shares[known].mean()),
+        "chance": chance,
+        "label": label,
+        "labels": len(mine),
+        "items": int(known.sum()),
+        "unlabelled": sum(one is None for one in labels),
+        "worst": rows[:LISTED],
+        "best": rows[::-1][: min(LISTED, max(len(rows) - LISTED, 0))],
+    }
+
+
+def _own_modality(space: Space) -> Numbers:
+    """How many of the nearest of all items are of an item's own modality."""
+    names = [item.modality for item in space.items]
+    shares, _ = analysis.purity(space.whole_graph(), names)
+    others = len(names) - 1
+    return {
+        part: {"share": float(shares[where].mean()), "chance": (space.counts[part] - 1) / others}
+        for part, where in space.parts.items()
+    }
+
+
+def _gap(found: Found, first: str, second: str, seed: int) -> Numbers:
+    space = found.space
+    clouds = space.of(first), space.of(second)
+    gap, spreads = analysis.modality_gap(*clouds), [analysis.spread(cloud) for cloud in clouds]
+    mean = sum(spreads) / 2
+    what = f"whether a plane tells {first} and {second} apart"
+    return {
+        "distance": gap,
+        "spread": dict(zip((first, second), spreads, strict=True)),
+        "relative": gap / mean if mean**2 > analysis.EQUAL else None,
+        "separability": defined(found, what, partial(analysis.separability, *clouds, seed)),
+    }
+
+
+def _alignment(space: Space, first: str, second: str) -> Numbers | None:
+    """Of all partners; how much of it is the shift between the modalities, the same for all."""
+    rows, its = space.partner_pairs(first, second)  # (p,), (p,)
+    if not len(rows):
+        return None
+    a, b = space.of(first), space.of(second)
+    total = 0.0
+    for start in range(0, len(rows), analysis.BLOCK):
+        some = slice(start, start + analysis.BLOCK)
+        total += analysis.alignment(a[rows[some]], b[its[some]]) * len(rows[some])
+    weights = [np.bincount(one, minlength=len(cloud)) / len(rows) for one, cloud in ((rows, a), (its, b))]
+    shift = weights[0].astype(np.float32) @ a - weights[1].astype(np.float32) @ b  # (D,)
+    mean = total / len(rows)
+    share = float(np.square(shift).sum()) / mean if mean > analysis.EQUAL else None
+    return {"parts": [first, second], "alignment": mean, "pairs": len(rows), "shift": share}
+
+
+def _ranks(found: Found, part: str, answers: str, seed: int) -> Numbers | None:
+    """Where partners stand, as the vectors are and with the gap closed."""
+    space = found.space
+    codes, its = space.partners[space.parts[part]], space.partners[space.parts[answers]]  # (n,), (m,)
+    able = np.flatnonzero(np.isin(codes, its))  # (q,)
+    if not len(able):
+        return None
+    asked = np.sort(np.random.default_rng(seed).permutation(able)[:RANKED])  # (Q,)
+    queries, others = space.of(part)[asked], space.of(answers)  # (Q, D), (m, D)
+    ranks = analysis.ranks(queries, others, codes[asked], its)
+    order = np.argsort(-ranks.places, kind="stable")  # (Q,)
+    found.worst[part, answers] = asked[order], ranks.places[order]
+    items = space.items[space.parts[part]]
+    closed = _unit(queries - space.of(part).mean(axis=0)), _unit(others - others.mean(axis=0))  # (Q, D), (m, D)
+    return {
+        "from": part,
+        "to": answers,
+        "queries": len(asked),
+        "answers": len(others),
+        **_recalls(ranks),
+        "gap_closed": _recalls(analysis.ranks(*closed, codes[asked], its)),
+        "worst": [
+            {"id": items[row].id, "place": float(place)}
+            for row, place in zip(asked[order][:LISTED].tolist(), ranks.places[order], strict=False)
+        ],
+    }
+
+
+def _recalls(ranks: analysis.Ranks) -> Numbers:
+    return {"R@1": ranks.recall(1), "R@10": ranks.recall(10), "median": float(np.median(ranks.places))}
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # (n, 1)
+    return vectors / np.where(lengths > 0, lengths, 1)  # (n, D)
+
+
+def _duplicates(found: Found, part: str) -> Numbers:
+    space = found.space
+    items, owners = space.items[space.parts[part]], space.partners[space.parts[part]]
+    numbers = {}
+    for name, cosine in (("equal", DUPLICATE), ("near", NEAR_DUPLICATE)):
+        groups = analysis.duplicates(space.graph(part), cosine)
+        apart = [group for group in groups if len(np.unique(owners[group])) > 1]
+        found.groups[part] = apart if name == "near" else []
+        numbers[name] = {
+            "cosine": cosine,
+            "groups": len(groups),
+            "items": sum(map(len, groups)),
+            "of_several_items": len(apart),  # of the data set: sentences about one picture are expected to be alike
+            "largest": [[items[row].id for row in group[:MEMBERS].tolist()] for group in apart[:LISTED]],
+        }
+    return numbers
+
+
+def _clusters(found: Found, part: str, label: str | None, seed: int) -> list[Numbers]:
+    space = found.space
+    where, count = space.parts[part], space.counts[part]
+    cluster, medoids = analysis.clusters(space.of(part), min(CLUSTERS, max(count // 2, 1)), seed)
+    found.clusters[part] = cluster, medoids
+    items = space.items[where]
+    near = np.argsort(-np.einsum("nd,nd->n", space.of(part), space.of(part)[medoids[cluster]]), kind="stable")  # (n,)
+    words = typical(words_of(space, where.start + near), cluster[near])
+    labels = space.labels(label, part) if label else [None] * count
+    rows = []
+    for number, medoid in enumerate(medoids.tolist()):
+        members = np.flatnonzero(cluster == number)
+        named = Counter(labels[row] for row in members.tolist() if labels[row] is not None).most_common(3)
+        rows.append(
+            {
+                "items": len(members),
+                "medoid": items[medoid].id,
+                "words": words[number],
+                "labels": [{"label": one, "share": times / len(members)} for one, times in named],
+            }
+        )
+    return rows
+
+
+def typical(words: Sequence[set[str]], cluster: np.ndarray) -> list[list[str]]:
+    """The words of each cluster that it has oftenest beyond what all items have: count times squared log of the ratio.
+
+    Args:
+        words: of n items, the most typical items first: of words that are as frequent, theirs come first.
+        cluster: (n,) int64.
+    """
+    all_counts = Counter(itertools.chain.from_iterable(words))
+    counts: list[Counter[str]] = [Counter() for _ in range(int(cluster.max()) + 1)]
+    for number, some in zip(cluster.tolist(), words, strict=True):
+        counts[number].update(sorted(some))
+    sizes = np.bincount(cluster)  # (clusters,)
+    found = []
+    for own, size in zip(counts, sizes.tolist(), strict=True):
+        logs = {word: math.log(n * len(words) / (size * all_counts[word])) for word, n in own.items()}
+        ranked = sorted(
+            (own[word] == 1, -own[word] * log**2, at) for at, (word, log) in enumerate(logs.items()) if log > 0
+        )
+        names = list(logs)
+        found.append([names[at] for _, _, at in ranked[:WORDS]])  # those of a single item come last
+    return found
+
+
+def words_of(space: Space, rows: np.ndarray) -> list[set[str]]:
+    """The words of all sentences of some items and of their partners."""
+    said: dict[int, set[str]] = {}
+    for item, code in zip(space.items, space.partners.tolist(), strict=True):
+        if isinstance(item.metadata.get("text"), str):
+            said.setdefault(code, set()).update(tokenize(item.metadata["text"]))
+    return [said.get(code, set()) for code in space.partners[rows].tolist()]

@@ -1,0 +1,391 @@
+"""A report on an index: its numbers are those of their definitions, its page needs nothing, and nothing stops it."""
+
+import json
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from mm.index import Index, analysis
+from mm.index.grid import Shown
+from mm.index.report import table, write_report
+from mm.index.report.comparison import compared
+from mm.index.report.maps import COLOURS, REST, draw_maps
+from mm.index.report.measures import look, typical
+from mm.index.report.media import Cells, shown
+from mm.index.report.spaces import Item, label_key, short_names, spaces_of
+
+LABELS = ("cat", "dog", "fish")
+
+
+def unit(rows, dim=16, seed=0):
+    return normal(np.random.default_rng(seed).standard_normal((rows, dim)))
+
+
+def normal(values):
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def joint(n=60, dim=16, seed=0, shift=0.5):
+    """Pictures (n, D), and two sentences of each that lie near it, all of them moved by a gap; labels by direction."""
+    chance = np.random.default_rng(seed)
+    which = np.arange(n) % 3
+    images = normal(2 * np.eye(3, dim)[which] + 0.5 * chance.standard_normal((n, dim)))
+    texts = normal(np.repeat(images, 2, axis=0) + 0.1 * chance.standard_normal((2 * n, dim)) + shift * np.eye(dim)[-1])
+    return images, texts, which
+
+
+def of_joint(folder, n=60, seed=0, fingerprint="", turn=None, kept=slice(None)):
+    """An index of pictures and sentences."""
+    images, texts, which = joint(n, seed=seed)
+    names = [str(k) for k in range(n)]
+    meta = [{"item": name, "label": LABELS[which[k]]} for k, name in enumerate(names)]
+    both = [
+        one | {"text": f"a {one['label']} number {name}"} for one, name in zip(meta, names, strict=True) for _ in "ab"
+    ]
+    if turn is not None:
+        images, texts = normal(images @ turn), normal(texts @ turn)
+    index = Index(images.shape[1], fingerprint)
+    index.add(images[kept], [f"image:{name}" for name in names[kept]], meta[kept], modality="image")
+    index.add(texts, [f"text:{name}#{k}" for name in names for k in (0, 1)], both, modality="text")
+    index.save(folder)
+    return str(folder)
+
+
+def plain(folder, vectors, metadata=None, ids=None, **options):
+    """An index of bare vectors."""
+    Index.build(vectors, ids or range(len(vectors)), metadata, **options).save(folder)
+    return str(folder)
+
+
+def report_of(paths, out, label="guess", k=5, sample=0, show=None, **options):
+    """The numbers, read back from the file; JSON has no NaN."""
+    spaces = spaces_of([paths] if isinstance(paths, str) else paths, k, options.pop("modalities", ()))
+    key = label_key(spaces, None) if label == "guess" else label
+    show = show or (lambda space, item: shown(item))
+    given = write_report(spaces, out, show, key, sample=sample, **options)
+    read = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)
+    assert read == json.loads(json.dumps(given))
+    return read
+
+
+def numbers_of(path, label="label", k=5):
+    """The numbers of one index and the notes, without a figure."""
+    (space,) = spaces_of([path] if isinstance(path, str) else path, k)
+    found = look(space, label, 0)
+    json.dumps(found.numbers, allow_nan=False)
+    return found.numbers, found.notes
+
+
+def likeness_of(paths, k=5):
+    """Overlap and CKA of two indexes, and the notes."""
+    first, second = (look(space, None, 0) for space in spaces_of(paths, k))
+    overlap, cka = compared(first, second)
+    return overlap, cka, first.notes
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_the_vectors(tmp_path):
+    images, texts, which = joint()
+    report, notes = numbers_of(of_joint(tmp_path / "space"))
+    gap = report["modality_gap"]["image_text"]
+    assert gap["distance"] == pytest.approx(np.linalg.norm(images.mean(axis=0) - texts.mean(axis=0)), abs=1e-6)
+    assert gap["relative"] == pytest.approx(gap["distance"] / np.mean(list(gap["spread"].values())))
+    assert gap["separability"] > 0.75
+    squares = ((np.repeat(images, 2, axis=0) - texts) ** 2).sum(axis=1)
+    alignment = report["alignment"]["image_text"]
+    assert alignment["alignment"] == pytest.approx(squares.mean(), abs=1e-6) and alignment["pairs"] == 120
+    assert alignment["shift"] == pytest.approx(gap["distance"] ** 2 / squares.mean(), abs=1e-5)
+    cosines = images @ texts.T  # (60, 120)
+    places = [1 + (row > max(row[2 * k], row[2 * k + 1])).sum() for k, row in enumerate(cosines)]
+    ranks = report["ranks"]["image_to_text"]
+    assert ranks["R@1"] == pytest.approx(np.mean(np.array(places) == 1)) and ranks["median"] == np.median(places)
+    assert ranks["worst"][0] == {"id": f"image:{np.argmax(places)}", "place": max(places)}
+    counts = np.bincount(np.argsort(-cosines, axis=1)[:, :5].ravel(), minlength=120)
+    hubs = report["hubness"]["image_to_text"]
+    assert hubs["antihubs"] == np.mean(counts == 0) and hubs["most"] == counts.max()
+    mine = [set(row) for row in np.argsort(-cosines, axis=1)[:, :5].tolist()]
+    assert hubs["by_partners"] == np.mean([text in mine[text // 2] for text in range(120)])
+    inside = images @ images.T - 3 * np.eye(60)
+    same = which[np.argsort(-inside, axis=1)[:, :5]] == which[:, None]
+    pure = report["purity"]["image"]
+    assert pure["purity"] == pytest.approx(same.mean()) and pure["chance"] == pytest.approx(19 / 59)
+    assert pure["labels"] == 3
+    assert report["uniformity"]["text"] == pytest.approx(analysis.uniformity(texts), abs=1e-5)
+    assert notes == []
+
+
+def test_closing_the_gap_finds_what_it_hid(tmp_path):
+    """Partners that a shift of one modality has driven apart are found again once the means are taken away."""
+    vectors = unit(200, 8)
+    moved = normal(vectors + np.array([3.0, *[0] * 7]) * (np.arange(200) % 2)[:, None])  # every second one, far away
+    items = [{"item": str(k)} for k in range(200)]
+    index = Index.build(vectors, [f"image:{k}" for k in range(200)], items, modality="image")
+    index.add(normal(moved + np.array([2.0, *[0] * 7])), [f"text:{k}" for k in range(200)], items, modality="text")
+    index.save(tmp_path / "space")
+    ranks = numbers_of(str(tmp_path / "space"), None)[0]["ranks"]["text_to_image"]
+    assert ranks["gap_closed"]["R@1"] > ranks["R@1"] + 0.1
+
+
+def test_planted_duplicates_of_different_items_are_told_from_those_of_one(tmp_path):
+    vectors = np.concatenate([unit(50, 32), unit(4, 32)])  # 50..53 are 0..3 again
+    items = [{"item": "one" if row in (1, 51) else str(row)} for row in range(54)]
+    found = numbers_of(plain(tmp_path / "i", vectors, items), None)[0]["duplicates"]["items"]["equal"]
+    assert found["groups"] == 4 and found["items"] == 8 and found["of_several_items"] == 3
+    assert found["largest"] == [[0, 50], [2, 52], [3, 53]]
+
+
+def test_clusters_are_described_by_their_words(tmp_path):
+    report, _ = numbers_of(of_joint(tmp_path / "i"))
+    clusters = report["clusters"]["image"]
+    assert sum(one["items"] for one in clusters) == 60
+    pure = [one for one in clusters if one["items"] > 1 and one["labels"][0]["share"] == 1]
+    assert len(pure) > 5 and all(one["words"][0] == one["labels"][0]["label"] for one in pure)  # said by partners
+    words = [{"a", "dog"}, {"a", "dog", "runs"}, {"a", "cat"}, {"a", "cat"}]
+    assert typical(words, np.array([0, 0, 1, 1])) == [["dog", "runs"], ["cat"]]
+
+
+def test_labels_that_are_not_known_for_all(tmp_path):
+    vectors = unit(40)
+    metadata = [{"label": 0 if row % 2 else 1} if row < 30 else {"label": ""} if row < 35 else {} for row in range(40)]
+    pure = numbers_of(plain(tmp_path / "i", vectors, metadata))[0]["purity"]["items"]
+    assert pure["items"] + pure["unlabelled"] == 40 and pure["unlabelled"] == 10
+    assert {row["label"] for row in pure["worst"]} == {0, 1}  # zero is a label
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path):
+    report = report_of(of_joint(tmp_path / "i <b>"), tmp_path / "out", sample=90)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert set(re.findall(r'src="([^,"]{1,40})', page)) <= {"data:image/png;base64", "data:image/jpeg;base64"}
+    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+    assert "<b>" not in page and "i &lt;b&gt;" in page
+    assert page.count("<img") == len(report["figures"])
+    links = re.findall(r'href="#(\w+)"', page)
+    assert links and all(f'id="{link}"' in page for link in links)
+    for name in report["figures"]:
+        with Image.open(tmp_path / "out" / name) as figure:
+            assert figure.format == "PNG" and min(figure.size) > 100
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["figures", "report.html", "report.json"]
+    made = report["projection"]["i <b>"]
+    assert made["sample"] == {"image": 45, "text": 45} and made["umap"]["n_neighbors"] == 6
+    assert 0 < made["pca"]["explained"] < 1 and made["tsne"]["perplexity"] == 29
+    for said in ("seed 0", "perplexity 29", "45 of 60 image, 45 of 120 text", "UMAP: 5 neighbours"):
+        assert said in page
+    assert "image_to_text: R@1" in table(report) and "purity by label" in table(report)
+
+
+def test_equal_seeds_give_equal_numbers(tmp_path):
+    path = plain(tmp_path / "i", unit(40))
+    first, again = (report_of(path, tmp_path / name, sample=30) for name in "ab")
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_a_map_has_twelve_colours_and_the_rest_is_grey(tmp_path):
+    points = np.stack(np.divmod(np.arange(300), 20), axis=1).astype(np.float32)
+    labels = [f"label {row % 12}" if row < 288 else f"rare {row}" for row in range(300)]
+    for some, expected in ((labels, True), (labels[:288], False)):
+        path = draw_maps({"PCA": points[: len(some)]}, some, tmp_path / "map.png")
+        with Image.open(path) as image:
+            picture = np.asarray(image.convert("RGB")).astype(int)
+        inside = picture[50:-50, 20:330]  # of the map, without the legend
+        grey = (
+            np.array([int(REST[at : at + 2], 16) for at in (1, 3, 5)]) * 0.75 + 255 * 0.25
+        )  # of points that shine through
+        assert bool((np.abs(inside - grey).max(axis=2) <= 4).sum() > 20) is expected
+        colours = [np.array(colour[:3]) * 255 * 0.75 + 255 * 0.25 for colour in COLOURS]
+        assert all((np.abs(inside - colour).max(axis=2) <= 6).any() for colour in colours)
+    with pytest.raises(ValueError, match="as many points as there are labels, 3: got PCA 300"):
+        draw_maps({"PCA": points}, [1, 2, 3], tmp_path / "map.png")
+
+
+def test_without_umap_the_report_says_so_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)  # what an import finds where there is no such package
+    report = report_of(plain(tmp_path / "i", unit(40)), tmp_path / "out", sample=40)
+    (note,) = report["notes"]
+    assert note.startswith("UMAP: left out") and 'pip install "mm[explain]"' in note
+    assert report["projection"]["i"]["umap"] is None and report["projection"]["i"]["tsne"]["perplexity"] > 1
+
+
+# What is shown --------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_shown_from_where_they_are(tmp_path):
+    pixels, wave = np.full((400, 300, 3), 7, np.uint8), np.zeros(16000 * 12, np.float32)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    soundfile.write(tmp_path / "a.wav", wave, 16000)
+    cells = Cells(partial(shown, sources=lambda split, modality: {"7": pixels, "8": wave} if split == "val" else {}))
+    file = cells.cell(Item("image:1", "image", {"path": str(tmp_path / "a.png")}), "0.9", True)
+    assert file.source.shape == (192, 144, 3) and (file.title, file.right) == ("0.9", True)
+    assert cells.cell(Item("audio:1", "audio", {"path": str(tmp_path / "a.wav")})).source.shape == (160000,)
+    assert cells.cell(Item("image:7", "image", {"split": "val"})).source.shape == (192, 144, 3)
+    assert cells.cell(Item("audio:8", "audio", {"split": "val"})).modality == "audio"
+    assert cells.cell(Item("text:2", "text", {"text": " two \n words " * 40})).source.startswith("two words two")
+    assert cells.cell(Item(9, "items", {})) == Shown("text", "9")
+    assert cells.missing == {} and cells.read == 6
+    assert cells.cell(Item("image:9", "image", {"split": "val"})).modality == "text"
+    assert cells.missing == {"image:9": "the data set of the run has no image '9'."}
+
+
+def test_a_missing_file_is_a_placeholder_and_counted(tmp_path):
+    vectors = unit(12)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "here.png")
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    files = ["here.png"] * 10 + ["damaged.png", "gone.png"]
+    metadata = [{"path": str(tmp_path / name)} for name in files]
+    path = plain(tmp_path / "i", vectors, metadata, [f"image:{row}" for row in range(12)], modality="image")
+    report = report_of(path, tmp_path / "out", k=11)
+    missing = report["missing_media"]
+    assert missing["count"] == 2 and missing["of"] == 12
+    assert "gone.png" in missing["first"]["image:11"] and "damaged.png" in missing["first"]["image:10"]
+    assert "2 of 12 items that are shown could not be read" in (tmp_path / "out" / "report.html").read_text()
+    assert "2 of 12 items could not be shown" in table(report)
+
+
+# Several spaces -------------------------------------------------------------------------------------------------------
+
+
+def test_a_turned_space_is_the_same_one(tmp_path):
+    turn = np.linalg.qr(np.random.default_rng(2).standard_normal((16, 16)))[0]
+    paths = [of_joint(tmp_path / "a"), of_joint(tmp_path / "b", turn=turn), of_joint(tmp_path / "c", seed=1)]
+    report = report_of(paths, tmp_path / "out", modalities=["text"])
+    assert report["overlap"]["a, b"]["text"]["overlap"] == pytest.approx(1, abs=0.02)
+    assert report["cka"]["a, b"] == {"text": pytest.approx(1)}
+    other = report["overlap"]["a, c"]["text"]
+    assert other["overlap"] < 0.5 and other["chance"] == pytest.approx(5 / 119) and other["items"] == 120
+    assert report["cka"]["a, c"]["text"] < 0.9
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "How alike the spaces are" in page and page.count('<h3 class="space">c</h3>') > 3
+    assert len({*report["figures"]}) == len(report["figures"]) == page.count("<img")
+
+
+def test_only_items_of_both_are_compared(tmp_path):
+    overlap, cka, notes = likeness_of([of_joint(tmp_path / "a"), of_joint(tmp_path / "b", kept=slice(20, 50))])
+    assert overlap["image"] == {"overlap": 1, "chance": pytest.approx(5 / 29), "k": 5, "items": 30}
+    assert cka["image"] == pytest.approx(1) and notes == []
+    overlap, cka, notes = likeness_of([of_joint(tmp_path / "c"), of_joint(tmp_path / "d", kept=slice(20, 23))])
+    assert overlap["image"]["k"] == 2 and notes == ["image of c and d: k is lowered from 5 to 2: 3 items are in both."]
+    overlap, _, notes = likeness_of([of_joint(tmp_path / "e"), of_joint(tmp_path / "f", kept=slice(20, 21))])
+    assert list(overlap) == ["text"] and notes == ["image of e and f: 1 items are in both, too few to compare."]
+
+
+def test_the_order_of_the_items_does_not_matter(tmp_path):
+    vectors, order = unit(40), np.random.default_rng(0).permutation(40)
+    paths = [plain(tmp_path / "a", vectors), plain(tmp_path / "b", vectors[order], ids=order.tolist())]
+    overlap, cka, _ = likeness_of(paths)
+    assert overlap["items"]["overlap"] == 1 and cka["items"] == pytest.approx(1)
+
+
+def test_modalities_of_one_encoder_in_two_indexes_are_one_space(tmp_path):
+    images, texts, _ = joint()
+    names = [f"image:{k}" for k in range(60)], [f"text:{k // 2}#{k % 2}" for k in range(120)]
+    paths = [
+        plain(tmp_path / "i", images, None, names[0], modality="image", fingerprint="f"),
+        plain(tmp_path / "t", texts, None, names[1], modality="text", fingerprint="f"),
+    ]
+    assert [space.name for space in spaces_of(paths, 5)] == ["i + t"]
+    apart, _ = numbers_of(paths, None)
+    together, _ = numbers_of(of_joint(tmp_path / "both", fingerprint="f"), None)
+    assert apart["alignment"]["image_text"]["pairs"] == 120
+    for key in ("modality_gap", "ranks", "hubness", "own_modality"):
+        assert apart[key] == together[key]
+
+
+def test_names_are_the_ends_that_tell_paths_apart():
+    assert short_names(["runs/a/index", "runs/b/index"]) == ["a", "b"]
+    assert short_names(["x/a", "y/a", "y/b"]) == ["x/a", "y/a", "y/b"]
+    assert short_names(["runs/a/index"]) == ["a"] and short_names(["runs/photos"]) == ["photos"]
+
+
+# What comes from outside ----------------------------------------------------------------------------------------------
+
+
+def test_one_label_says_nothing(tmp_path):
+    numbers, notes = numbers_of(plain(tmp_path / "i", unit(30), [{"class": "dog"}] * 30), "class")
+    pure = numbers["purity"]["items"]
+    assert (pure["purity"], pure["chance"]) == (1, 1) and "says nothing" in notes[0]
+
+
+def test_labels_of_one_item_are_told(tmp_path):
+    numbers, notes = numbers_of(plain(tmp_path / "i", unit(9), [{"label": max(row, 5)} for row in range(9)]))
+    assert [row["label"] for row in numbers["purity"]["items"]["worst"]] == [5]
+    assert notes == [
+        "purity of items: of 4 values of label, 3 have no items that could be a neighbour of the same; their items "
+        "count as 0 and are not listed."
+    ]
+
+
+def test_fewer_items_than_neighbours_lower_k(tmp_path):
+    report = report_of(plain(tmp_path / "i", unit(4)), tmp_path / "out", k=10, sample=100)
+    assert report["notes"] == ["items: k is lowered from 10 to 3, the number of others."]
+    assert report["spaces"]["i"]["k"] == {"items": 3} and report["hubness"]["i"]["items"]["k"] == 3
+    assert report["projection"]["i"]["tsne"]["perplexity"] == 1
+
+
+def test_one_item(tmp_path):
+    report = report_of(plain(tmp_path / "i", unit(1)), tmp_path / "out", sample=100)
+    assert "there is one item" in report["notes"][0] and report["projection"]["i"] is None
+    assert report["hubness"]["i"] == {} and report["uniformity"]["i"]["items"] is None
+
+
+def test_a_constant_space_is_told_and_written(tmp_path):
+    same = np.repeat(unit(1), 40, axis=0)
+    items = [{"item": str(k), "label": LABELS[k % 3]} for k in range(40)]
+    index = Index.build(same, [f"image:{k}" for k in range(40)], items, modality="image")
+    index.add(same, [f"text:{k}" for k in range(40)], items, modality="text")
+    index.save(tmp_path / "i")
+    report = report_of(str(tmp_path / "i"), tmp_path / "out", sample=30)
+    notes = " ".join(report["notes"])
+    for said in ("image: all 40 vectors are equal", "text: all 40 vectors", "maps: none", "tells image and text apart"):
+        assert said in notes
+    gap = report["modality_gap"]["i"]["image_text"]
+    assert gap["distance"] == pytest.approx(0, abs=1e-6) and gap["relative"] is None and gap["separability"] is None
+    assert report["uniformity"]["i"]["image"] == pytest.approx(0, abs=1e-4) and report["hubness"]["i"] == {}
+    assert report["ranks"]["i"]["image_to_text"]["R@1"] == pytest.approx(1 / 40)  # chance, never 100 %
+    assert report["duplicates"]["i"]["image"]["equal"]["items"] == 40
+    assert "not defined" in (tmp_path / "out" / "report.html").read_text()
+    both = [str(tmp_path / "i"), plain(tmp_path / "j", same, None, [f"image:{k}" for k in range(40)], modality="image")]
+    report = report_of(both, tmp_path / "two")
+    assert report["overlap"]["i, j"]["image"]["overlap"] is None and report["cka"]["i, j"]["image"] is None
+
+
+def test_what_is_refused(tmp_path):
+    path = of_joint(tmp_path / "i")
+    Index(16).save(tmp_path / "empty")
+    plain(tmp_path / "other", unit(9), ids=[f"photo:{k}" for k in range(9)])
+    plain(tmp_path / "lists", unit(9), [{"label": [1]}] * 9)
+    with pytest.raises(ValueError, match=r"must hold items to be looked into: .*empty holds none"):
+        spaces_of([str(tmp_path / "empty")], 5)
+    with pytest.raises(ValueError, match=r"modalities of i are image, text: got 'images'. Did you mean 'image'"):
+        spaces_of([path], 5, ["images"])
+    with pytest.raises(ValueError, match=r"by the ids of their items: .*i shares none .* its first is .'image:0'"):
+        spaces_of([path, str(tmp_path / "other")], 5)
+    with pytest.raises(ValueError, match="must be different ones"):
+        spaces_of([path, path], 5)
+    with pytest.raises(FileNotFoundError, match="must hold an index"):
+        spaces_of([str(tmp_path / "none")], 5)
+    with pytest.raises(ValueError, match=r"no item has the key 'labels'. Keys are: .* Did you mean 'label'"):
+        label_key(spaces_of([path], 5), "labels")
+    with pytest.raises(ValueError, match=r"a label must be a word or a number: 'label' of 0 is \[1\]"):
+        report_of(str(tmp_path / "lists"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_leaves_the_earlier_report(tmp_path, monkeypatch):
+    path = plain(tmp_path / "i", unit(20))
+    report_of(path, tmp_path / "out")
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    monkeypatch.setattr("mm.index.report.contents", lambda *given: (_ for _ in ()).throw(OSError("the disk is full")))
+    with pytest.raises(OSError, match="the disk is full"):
+        report_of(path, tmp_path / "out", k=3)
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+    assert json.loads(Path(tmp_path / "out" / "report.json").read_text())["k"] == 5
