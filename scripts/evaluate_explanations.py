@@ -41,7 +41,14 @@ def main() -> None:
     run = open_run(arguments.run)
     found = cases(run, arguments.cases, arguments.of)
     methods = arguments.methods or [*HEAT, *(["cam"] if run.task == "distillation" else [])]
-    scored = {method: score(run, method, found, arguments.layer, arguments.of) for method in methods}
+    scored, refused = dict[str, Scored](), dict[str, str]()
+    for method in methods:
+        try:
+            scored[method] = score(run, method, found, arguments.layer, arguments.of)
+        except ValueError as error:  # a guided method of a network that it does not suit
+            refused[method] = str(error)
+    if not scored:
+        raise ValueError("; ".join(refused.values()))
     edges = np.array([case.box for case in found])  # (n, 4)
     controls = {
         "any place": float((edges[:, 2:] - edges[:, :2]).prod(axis=1).mean()),
@@ -49,14 +56,22 @@ def main() -> None:
         "a box in the middle": next(iter(scored.values())).boxes.control,
     }
     if arguments.json:
-        told = {"methods": {name: as_json(one) for name, one in scored.items()}, "controls": controls}
+        told = {
+            "methods": {name: as_json(one) for name, one in scored.items()},
+            "controls": controls,
+            "refused": refused,
+        }
         print(json.dumps(told, indent=1))
         return
     print(f"{len(found)} cases, per cent   in the object   in another object   box   CPU ms")
     for name, one in scored.items():
         other = "" if one.other is None else f"{100 * one.other:.1f}"
-        shares = f"{100 * one.inside:>13.1f} {other:>19} {100 * one.boxes.share:>5.1f}"
-        print(f"{name:<24} {shares} {1000 * one.seconds:>8.0f}")
+        box = "" if arguments.of == "audio" else f"{100 * one.boxes.share:.1f}"  # of a sound only the time is known
+        print(f"{name:<24} {100 * one.inside:>13.1f} {other:>19} {box:>5} {1000 * one.seconds:>8.0f}")
+    for name, reason in refused.items():
+        print(f"{name:<24} refused: {reason}")
+    if arguments.of == "audio":
+        del controls["a box in the middle"]
     for name, share in controls.items():
         print(f"  {name:<22} {100 * share:>{34 + 5 if 'box' in name else 13}.1f}")
 

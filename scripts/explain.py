@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from mm.app.explained import box_told, checked, explain_view, facts, patch_cells, randomised, view_of
+from mm.app.explained import box_told, explain_view, facts, faithfulness_of, patch_cells, view_of, with_random_weights
 from mm.app.runs import open_run
 from mm.config import clean_exit
 from mm.engine import keep_freed_memory, start_logging
@@ -25,6 +25,7 @@ from mm.explain.methods import HEAT, METHOD, METHODS, boxed
 from mm.explain.pictures import draw_cells
 
 PATCHES = "patches"
+OF_AN_INPUT = ("file", "image", "audio", "faces", "target", "question")  # arguments
 
 
 @clean_exit(OSError, ValueError)
@@ -54,13 +55,15 @@ def main() -> None:
         parser.error("--unit is of --method patches, which needs it")
     if (arguments.box or arguments.check or arguments.randomise) and arguments.method not in (*HEAT, "cam"):
         parser.error(f"--box, --check and --randomise are of a heat map, which {arguments.method} has none of")
+    if arguments.method == PATCHES and (idle := [name for name in OF_AN_INPUT if getattr(arguments, name)]):
+        parser.error(f"--method patches looks at the run's test inputs, and takes no {', '.join(idle)}")
     start_logging(stream=sys.stderr)
     keep_freed_memory()
     run = open_run(arguments.run)
     sources = {"image": arguments.file or arguments.image, "audio": arguments.audio, "video": arguments.faces}
     sources = {modality: file for modality, file in sources.items() if file}
     if arguments.method == PATCHES:
-        of = arguments.of or next(modality for modality in run.model.encoders if modality != "text")
+        of = arguments.of or next((one for one in ("image", "audio") if one in run.model.encoders), "image")
         cells, told = patch_cells(run, of, arguments.layer, arguments.unit), {"unit": arguments.unit}
     else:
         of, view = view_of(run, sources, arguments.of or "", arguments.target, arguments.question)
@@ -69,9 +72,10 @@ def main() -> None:
         if arguments.box:
             told["box"] = box_told(view, explained.heat, of)
         if arguments.check:
-            told["faithfulness"] = checked(view, explained.heat)
+            told["faithfulness"] = faithfulness_of(view, explained.heat)
         if arguments.randomise:
-            told["correlation with random weights up to"] = dict(randomised(view, arguments.method, arguments.layer))
+            left = with_random_weights(view, arguments.method, arguments.layer)
+            told["correlation with random weights up to"] = dict(left)
         if arguments.box:
             explained = boxed(explained, tuple(view.seen.shape[2:]), of == "audio")
         cells = explained.cells

@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from mm.data import SoundingScenes
-from mm.explain.methods import HEAT, METHODS
+from mm.explain.methods import HEAT, METHODS, PIXELS
 from tests.shared import assert_clean, colours
 from tests.talking import untrained_run
 
@@ -78,14 +78,14 @@ def test_every_method_of_pictures_and_of_sounds(script, runs, scene, tmp_path: P
 def test_a_voice_is_explained_by_its_face(script, talk: Path, tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run")
     given = ("--audio", talk / "mix.wav", "--faces", talk / "a.mp4", talk / "b.mp4", "--target", 2)
-    for method in ("saliency", "integrated_gradients", "guided_backprop"):
+    for method in PIXELS:
         answer = script("explain", run, *given, "--method", method, "--grid", tmp_path / f"{method}.png")
-        if method == "guided_backprop":  # its convolutions over time are rectified by functions
-            assert_clean(answer, "relu")
-        else:
-            assert answer.code == 0, answer.err
-            assert "face 2" in answer.out
-            assert colours(tmp_path / f"{method}.png") > 50
+        assert answer.code == 0, answer.err
+        assert "face 2" in answer.out
+        assert colours(tmp_path / f"{method}.png") > 50
+    for method in ("grad_cam", "visualise", "activations"):
+        assert_clean(script("explain", run, *given, "--method", method), "unknown method for faces")
+    assert_clean(script("explain", run, "--method", "patches", "--unit", 1), "a separation looks at faces over time")
     assert_clean(script("explain", run, "--audio", talk / "mix.wav"), "give faces and a sound")
 
 
@@ -135,6 +135,7 @@ def test_patches_of_a_channel(script, runs, tmp_path: Path) -> None:
         ("localisation", ("IMAGE", "--audio", "AUDIO", "--target", "left"), "two shares of width and height"),
         ("teacher", ("IMAGE", "--target", "dog"), "unknown class 'dog'"),
         ("retrieval", ("IMAGE", "--target", "red", "--method", "grad_cam", "--layer", "layr3"), "no layer 'layr3'"),
+        ("retrieval", ("IMAGE", "--target", "red", "--layer", "encoder.net.layer3"), "a layer is for"),
         ("retrieval", ("missing.png", "--target", "red"), "missing.png"),
         ("retrieval", ("AUDIO", "--target", "red"), "scene.wav"),
         ("retrieval", ("IMAGE", "--target", "red", "--grid", "out.jpg"), "written as .png"),
@@ -150,6 +151,7 @@ def test_wrong_commands_are_said(script, runs, scene) -> None:
     for given, said in (
         ((picture, "--image", picture), "given once"),
         ((picture, "--unit", 3), "--unit is of --method patches"),
+        ((picture, "--method", "patches", "--unit", 3), "takes no file"),
         (("--method", "patches"), "--unit is of --method patches"),
         ((picture, "--method", "filters", "--box"), "are of a heat map"),
         ((picture, "--method", "gradcam"), "invalid choice: 'gradcam'"),

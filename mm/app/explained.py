@@ -14,9 +14,9 @@ from mm.data import Item
 from mm.explain import faithfulness
 from mm.explain.attribution import upsample
 from mm.explain.cam import box_of
-from mm.explain.methods import LAYERED, Explained, explain, heat_of, last_layer, stretched
+from mm.explain.methods import PIXELS, Explained, explain, heat_of, last_layer, layer_for
 from mm.explain.patches import strongest_patches
-from mm.explain.pictures import Cell, as_pixels, spectrogram
+from mm.explain.pictures import Cell, as_pixels, spectrogram, stretched
 from mm.media import read_image
 from mm.modes import in_eval_mode
 from mm.naming import known
@@ -60,17 +60,19 @@ def view_of(
 
 
 def explain_view(of: str, view: encoders.View, source: Any, method: str, layer: str = "") -> Explained:
-    """What a method says of a view, over the picture, the spectrogram as the network sees it, or a face in mid-sound."""
+    """What a method says of a view, over the picture, the spectrogram that the network sees, or a face in mid-sound."""
     if of == "video":
+        known(method, PIXELS, "method for faces")
         shown = as_pixels(view.seen[0, view.seen.shape[1] // 2][None])  # (H, W, 3)
     else:
         shown = read_image(source) if of == "image" else spectrogram(view.seen[0])
-    layer = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
+    if method != "filters":
+        layer = layer_for(method, view.net, view.seen, layer, ENCODER)
     return explain(method, view.net, view.seen, view.target, shown, layer, view.head, flipped=of == "audio")
 
 
 def facts(view: encoders.View, heat: Tensor | None, of: str) -> dict[str, Any]:
-    """The score that is explained, and where the heat of it is strongest, as shares of the input.
+    """The score that is explained, and where the heat of it is strongest, as shares of the input; if it is anywhere.
 
     Of a picture from its left and its top, of a sound from its start and from its lowest band.
     """
@@ -78,7 +80,7 @@ def facts(view: encoders.View, heat: Tensor | None, of: str) -> dict[str, Any]:
         output = view.net(view.seen)
     score = output[0, view.target] if isinstance(view.target, int) else view.target(output)[0]
     told: dict[str, Any] = {"score": float(score)}
-    if heat is not None:
+    if heat is not None and bool((heat > 0).any()):
         rows, columns = heat.shape
         row, column = divmod(int(heat.argmax()), columns)
         told["strongest"] = dict(zip(EDGES[of], ((column + 0.5) / columns, (row + 0.5) / rows), strict=True))
@@ -93,7 +95,7 @@ def box_told(view: encoders.View, heat: Tensor, of: str) -> dict[str, float] | N
     return None if box is None else dict(zip(names, box, strict=True))
 
 
-def checked(view: encoders.View, heat: Tensor) -> dict[str, float]:
+def faithfulness_of(view: encoders.View, heat: Tensor) -> dict[str, float]:
     """How faithful a heat map (H, W) is, beside random orders: see `mm.explain.faithfulness`."""
     maps = upsample(heat[None].to(view.seen), (view.seen.shape[2], view.seen.shape[3]))  # (1, h, w)
     given = (view.net, view.seen, view.target, maps)
@@ -107,9 +109,9 @@ def checked(view: encoders.View, heat: Tensor) -> dict[str, float]:
     }
 
 
-def randomised(view: encoders.View, method: str, layer: str = "") -> list[faithfulness.Randomised]:
+def with_random_weights(view: encoders.View, method: str, layer: str = "") -> list[faithfulness.Randomised]:
     """What becomes of a heat map as layer after layer gets random weights, the head first and the pixels' side last."""
-    layer = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
+    layer = layer_for(method, view.net, view.seen, layer, ENCODER)
     names = [name for name, module in view.net.named_modules() if name and any(True for _ in module.parameters(False))]
     parts = dict.fromkeys("head" if name.startswith("head") else ".".join(name.split(".")[:4]) for name in names)
     order = ["head", *[name for name in reversed(parts) if name != "head"]]
@@ -124,7 +126,9 @@ def patch_cells(run: Run, of: str, layer: str, unit: int) -> list[Cell]:
     Raises:
         ValueError: an unknown modality, layer or channel, or a data set without such inputs.
     """
-    encoder = run.model.encoders[known(of, run.model.encoders, "modality of this run")]
+    encoder = run.model.encoders[known(of, [m for m in run.model.encoders if m != "text"], "modality of this run")]
+    if run.task == "separation":
+        raise ValueError("patches are parts of pictures and of sounds: a separation looks at faces over time.")
     net = encoders.EndToEnd(encoder, nn.Identity(), lambda features: features.vector)
     sources = [source for item in items_of(run) for source in getattr(item, of)[:1]]
     if not sources:
@@ -134,9 +138,10 @@ def patch_cells(run: Run, of: str, layer: str, unit: int) -> list[Cell]:
     for patch in strongest_patches(net, seen, layer or last_layer(net, seen[0], ENCODER), unit):
         left, above, right, below = patch.box_px
         part = seen[patch.item][0, :, above:below, left:right]  # (C, h, w)
-        cells.append(
-            Cell(f"{patch.activation:.3g} in {patch.item}", spectrogram(part) if of == "audio" else stretched(part))
-        )
+        if not part.numel():  # its field lies beyond the edge
+            part = part.new_zeros(1, 1, 1)
+        pixels = spectrogram(part) if of == "audio" else stretched(part)  # (h, w, 3)
+        cells.append(Cell(f"input {patch.item}: {patch.activation:.3g}", pixels))
     return cells
 
 

@@ -16,7 +16,7 @@ from mm.data.scenes import SIDE_PX
 from mm.data.synthetic import Scenes
 from mm.data.voices import SAMPLE_RATE
 from mm.explain.cam import Box, Found, box_scores, peaks_inside
-from mm.explain.methods import LAYERED, heat_of, last_layer
+from mm.explain.methods import heat_of, layer_for
 from mm.tasks import distillation_data
 
 SCENES = 1000  # of the test split
@@ -88,7 +88,7 @@ def sentences(run: Run) -> Iterator[Case]:
         things = item.meta["objects"]
         if len(things) > 1:
             thing, other = things[number % len(things)], things[(number + 1) % len(things)]
-            yield Case({"image": item.image[0]}, name(thing), "", shares(thing), shares(other))
+            yield Case({"image": item.image[0]}, phrase(thing), "", box_of(thing), box_of(other))
 
 
 def moments(run: Run) -> Iterator[Case]:
@@ -99,11 +99,11 @@ def moments(run: Run) -> Iterator[Case]:
             first, second = number % len(heard), (number + 1) % len(heard)
             end = len(wave) / SAMPLE_RATE  # s
             spans = [(start / end, 0.0, stop / end, 1.0) for start, stop in item.meta["moments_s"]]
-            target = name(item.meta["objects"][heard[first]])
+            target = phrase(item.meta["objects"][heard[first]])
             yield Case({"audio": wave}, target, "", spans[first], spans[second])
 
 
-def name(thing: dict[str, Any]) -> str:
+def phrase(thing: dict[str, Any]) -> str:
     """The sentence about a thing."""
     return f"a {thing['size']} {thing['colour']} {thing['shape']}"
 
@@ -119,17 +119,17 @@ def questions(run: Run) -> Iterator[Case]:
             meant = [n for n, thing in enumerate(things) if all(not of or thing[w] in of for w, of in named.items())]
             if question.type in ASKED and any(named.values()) and len(meant) == 1:
                 other = things[(meant[0] + 1) % len(things)]
-                yield Case(sources, "", question.text, shares(things[meant[0]]), shares(other))
+                yield Case(sources, "", question.text, box_of(things[meant[0]]), box_of(other))
 
 
 def classes(run: Run) -> Iterator[Case]:
     """The class of the only object of each scene."""
     for item in distillation_data.load_pictures(run.cfg, "test"):
         (thing,) = item.meta["objects"]
-        yield Case({"image": item.image[0]}, "", "", shares(thing), None)
+        yield Case({"image": item.image[0]}, "", "", box_of(thing), None)
 
 
-def shares(thing: dict[str, Any]) -> Box:
+def box_of(thing: dict[str, Any]) -> Box:
     """The box of a thing as shares of the picture."""
     left, top, right, bottom = (edge / SIDE_PX for edge in thing["box_xyxy_px"])
     return left, top, right, bottom
@@ -147,7 +147,7 @@ def score(run: Run, method: str, found: list[Case], layer: str = "", of: str = "
     for case in found:
         _, view = view_of(run, case.sources, of, case.target, case.question)
         begun = time.process_time()
-        own = layer or (last_layer(view.net, view.seen, ENCODER) if method in LAYERED else "")
+        own = layer_for(method, view.net, view.seen, layer, ENCODER)
         heats.append(heat_of(method, view.net, view.seen, view.target, own, view.head)[0].cpu())  # (H, W)
         spent += time.process_time() - begun
     boxes = [case.box for case in found]

@@ -38,7 +38,6 @@ class View(NamedTuple):
         seen: (1, C, H, W) the input as the network sees it.
         target: what of the output is meant: a column of (B, K), or (B, ...) -> (B,), the larger the more so.
         said: the same in words.
-        names: of the outputs, where they have names.
         head: dotted name of the linear layer that gives the output from the mean over the places of the last map, and
             of the norm between them: what a class activation map needs. Empty where there is more to it.
     """
@@ -47,7 +46,6 @@ class View(NamedTuple):
     seen: Tensor
     target: int | Callable[[Tensor], Tensor]
     said: str
-    names: list[str]
     head: tuple[str, ...] = ()
 
 

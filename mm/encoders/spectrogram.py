@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mm.encoders.audio_networks import MaskedNorm
 from mm.encoders.encoder import Encoder
@@ -89,6 +88,7 @@ class SpectrogramEncoder(Encoder):
             inputs, bins = outputs, (bins - 1) // stride + 1
         self.convs = nn.ModuleList(conv.to(memory_format=torch.channels_last) for conv in convs)
         self.norms = nn.ModuleList(norms)
+        self.relu = nn.ReLU()
         self.out = nn.Linear(inputs * bins, width)
 
     def prepare(self, source: str | Path | bytes | np.ndarray | Tensor, view: int = 0) -> Tensor:
@@ -111,7 +111,7 @@ class SpectrogramEncoder(Encoder):
         x = self.seen(values, lengths)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = x if real is None else x * real
-            x = functional.relu(norm(conv(x), real))  # (B, C, F', N)
+            x = self.relu(norm(conv(x), real))  # (B, C, F', N)
         map = self.out(x.permute(0, 3, 1, 2).flatten(2))  # (B, N, D)
         map = map * mask[..., None]  # (B, N, D)
         return Features(map, mask, masked_mean(map, mask), (frames,))

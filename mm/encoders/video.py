@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mm.encoders.audio_networks import MaskedNorm
 from mm.encoders.encoder import Encoder
@@ -111,6 +110,7 @@ class VideoEncoder(Encoder):
             nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2, bias=False) for _ in range(convs)
         )
         self.norms = nn.ModuleList(MaskedNorm(width) for _ in range(convs))
+        self.relu = nn.ReLU()
         self.out = nn.Linear(width, width)
         if self.image and freeze:
             self.freeze_modules([self.image])
@@ -169,7 +169,7 @@ class VideoEncoder(Encoder):
     def seen(self, values: Tensor) -> Tensor:
         """Frames (B, N, 1, H, W) uint8 -> grey in 0..1, (B, N, H, W)."""
         if self.image is None:
-            raise NotImplementedError("face embeddings have no places that could be explained.")
+            raise ValueError("face embeddings have no places that could be explained: give a run that sees frames.")
         return values[:, :, 0].float() / 255
 
     def from_seen(self, x: Tensor) -> Features:
@@ -187,7 +187,7 @@ class VideoEncoder(Encoder):
         x = self.into(each).transpose(1, 2)  # (B, D, N)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = x if real is None else x * real
-            x = x + functional.relu(norm(conv(x), real))  # (B, D, N)
+            x = x + self.relu(norm(conv(x), real))  # (B, D, N)
         map = self.out(x.transpose(1, 2)) * mask[..., None]  # (B, N, D)
         return Features(map, mask, masked_mean(map, mask), (places,))
 

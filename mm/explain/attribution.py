@@ -247,8 +247,8 @@ def grad_cam(model: nn.Module, inputs: Tensor, target: Target, layer: str | nn.M
     with explaining(model), hooked([module], cut):
         scores = scores_of(model, inputs, target, len(inputs))
         output = last(kept, layer)
-        grid = grid_of(output, len(inputs), layer).detach().float()  # (B, C', H', W')
-        slopes = grid_of(gradient_of(scores, output), len(inputs), layer).float().mean((2, 3))  # (B, C')
+        grid = grid_of(output, inputs, layer).detach().float()  # (B, C', H', W')
+        slopes = grid_of(gradient_of(scores, output), inputs, layer).float().mean((2, 3))  # (B, C')
     maps = torch.einsum("bchw,bc->bhw", grid, slopes)  # (B, H', W')
     return maps.clamp_min(0) if relu else maps
 

@@ -19,7 +19,7 @@ from mm.explain.layers import last, layer_of
 from mm.explain.target import hooked
 from mm.modes import in_eval_mode
 
-Box = tuple[int, int, int, int]
+BoxPx = tuple[int, int, int, int]
 
 POOLS = {"max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
 SAME_PLACE = {  # a place sees what the same place of the sources sees; PyTorch itself marks most such operations
@@ -51,7 +51,7 @@ class Field(NamedTuple):
     start: tuple[int, int]
     whole: str = ""
 
-    def box(self, row: int, column: int) -> Box:
+    def box(self, row: int, column: int) -> BoxPx:
         """(left, top, right, bottom) of what a place sees, the last two exclusive, also beyond the input."""
         top, left = self.start[0] + row * self.stride[0], self.start[1] + column * self.stride[1]
         return left, top, left + self.size[1], top + self.size[0]

@@ -20,7 +20,7 @@ from mm.media import read_image
 COLOURS = "inferno"  # of matplotlib: light rises evenly with the score
 STRENGTH = 0.6  # share of the heat in a pixel, the rest is the picture
 LEAST = 0.1  # cosine that is as bright as can be where no higher one is: what is nowhere stays dark
-CELL_IN, ALONE_IN, TITLE_IN, LINE_IN = 1.6, 4.0, 0.22, 0.15  # a row that stands alone is larger
+CELL_IN, ALONE_IN, TITLE_IN, LINE_IN, GAP_IN = 1.6, 4.0, 0.22, 0.15, 0.08  # a row that stands alone is larger
 LETTER_IN = 0.068  # mean width of a letter of TEXT
 DPI = 100
 TRUE: dict[str, Any] = {"edgecolor": "#40ff80", "linewidth": 1.5, "facecolor": "none"}
@@ -101,7 +101,7 @@ def draw_heatmaps(rows: Sequence[Heard], path: str | Path, mode: Mode = "bilinea
         shown += [(f"{title}: {np.max(map_):.2f}", overlay(picture, map_, highest, mode)) for title, map_ in row.maps]
         for place, (title, pixels) in enumerate(shown):
             left, top = (column * cells + place) * side, line * (side + TITLE_IN) + TITLE_IN
-            _draw(axes, pixels, left, top, side, title, row.boxes)
+            draw_cell(axes, pixels, left, top, side, title, row.boxes)
     axes.text(0.05, height - 0.06, "\n".join(wrapped), va="bottom", **TEXT)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return write_png(figure, path)
@@ -114,12 +114,13 @@ def shrunk(picture: np.ndarray, most_px: int) -> np.ndarray:
     return np.asarray(image)  # (h, w, 3)
 
 
-def _draw(axes: Any, pixels: np.ndarray, left: float, top: float, side: float, title: str, boxes: Sequence) -> None:
+def draw_cell(axes: Any, pixels: np.ndarray, left: float, top: float, side: float, title: str, boxes: Sequence) -> None:
     """One picture, at most `side` inches wide and high with a narrow gap, and its boxes."""
-    room = side - 0.08
+    room = side - GAP_IN
     scale = room / max(pixels.shape[:2])  # inches per px
     high, wide = (side * scale for side in pixels.shape[:2])
-    axes.text(left + 0.04, top - 0.04, title, va="bottom", **TEXT)
+    left += GAP_IN / 2
+    axes.text(left, top - 0.04, title, va="bottom", **TEXT)
     axes.imshow(pixels, extent=(left, left + wide, top + high, top), aspect="auto", interpolation="nearest")
     for x0, y0, x1, y1 in boxes:
         axes.add_patch(Rectangle((left + x0 * wide, top + y0 * high), (x1 - x0) * wide, (y1 - y0) * high, **TRUE))

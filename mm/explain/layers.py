@@ -45,7 +45,7 @@ def layers_with_maps(model: nn.Module, inputs: Tensor) -> dict[str, tuple[int, i
     def note(module: nn.Module, given: Any, output: Any) -> None:
         found.pop(names[module], None)  # the last call counts
         with contextlib.suppress(ValueError):  # not all layers have one
-            _, channels, height, width = grid_of(output, len(inputs), names[module]).shape
+            _, channels, height, width = grid_of(output, inputs, names[module]).shape
             found[names[module]] = (channels, height, width)
 
     with in_eval_mode(model), hooked(names, note):
@@ -56,7 +56,7 @@ def layers_with_maps(model: nn.Module, inputs: Tensor) -> dict[str, tuple[int, i
 def activations(model: nn.Module, inputs: Tensor, layer: str | nn.Module) -> Tensor:
     """What a layer gives: (B, C', H', W'); of a layer that runs several times, what it gave last.
 
-    Tokens (B, N, D) of a square become a grid, without the class token if it comes first.
+    Of a square input tokens (B, N, D) of a square become a grid, without the class token if it comes first.
 
     Raises:
         ValueError: an unknown layer, one that does not run, or one whose output is no grid; inputs that do not fit.
@@ -69,7 +69,7 @@ def activations(model: nn.Module, inputs: Tensor, layer: str | nn.Module) -> Ten
 
     with in_eval_mode(model), hooked([module], keep):
         model(inputs.clone())
-    return grid_of(last(kept, layer), len(inputs), layer).float()
+    return grid_of(last(kept, layer), inputs, layer).float()
 
 
 def tokens_to_grid(tokens: Tensor) -> Tensor:
@@ -90,21 +90,23 @@ def _first_place(tokens: int) -> int | None:
     return next((first for first in (0, 1) if math.isqrt(tokens - first) ** 2 == tokens - first > 0), None)
 
 
-def grid_of(output: Any, count: int, layer: str | nn.Module) -> Tensor:
-    """What a layer gave of B inputs, grid or tokens, as (B, C', H', W').
+def grid_of(output: Any, inputs: Tensor, layer: str | nn.Module) -> Tensor:
+    """What a layer gave of inputs (B, C, H, W), grid or tokens, as (B, C', H', W').
 
     Raises:
         ValueError: it is neither.
     """
+    count = len(inputs)
     if isinstance(output, Tensor) and output.is_floating_point() and output.numel() and output.shape[:1] == (count,):
         if output.dim() == 4:
             return output
-        if output.dim() == 3 and _first_place(output.shape[1]) is not None:
+        square = inputs.shape[2] == inputs.shape[3]
+        if output.dim() == 3 and square and _first_place(output.shape[1]) is not None:
             return tokens_to_grid(output)
     came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise ValueError(
-        f"{_said(layer)} must give floats (B, C, H, W), or tokens (B, N, D) of a square, for {count} inputs: got "
-        f"{came}. `layers_with_maps` lists the layers that do."
+        f"{_said(layer)} must give floats (B, C, H, W), or of square inputs tokens (B, N, D) of a square, for {count} "
+        f"inputs: got {came}. `layers_with_maps` lists the layers that do."
     )
 
 

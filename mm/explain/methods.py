@@ -15,7 +15,7 @@ from mm.explain.cam import box_of, cam
 from mm.explain.fields import receptive_field
 from mm.explain.layers import activations, layers_with_maps
 from mm.explain.patches import filters
-from mm.explain.pictures import Cell, as_pixels, coloured, heated
+from mm.explain.pictures import Cell, as_pixels, coloured, heated, stretched
 from mm.explain.visualise import visualise
 from mm.naming import known
 
@@ -32,22 +32,34 @@ def occluded(net: nn.Module, seen: Tensor, target: Target, layer: str) -> Tensor
     return by.occlusion(net, seen, target, (rows, columns), strides)
 
 
+def looked(net: nn.Module, seen: Tensor, target: Target, layer: str) -> Tensor:
+    """`grad_cam` with each cell where it looks: (B, H', W')."""
+    return centred(by.grad_cam(net, seen, target, layer), net, seen, layer)
+
+
+def guided_where_it_looked(net: nn.Module, seen: Tensor, target: Target, layer: str) -> Tensor:
+    """`guided_grad_cam` with each cell where it looks: (B, C, H, W)."""
+    weights = by.upsample(looked(net, seen, target, layer).clamp_min(0), (seen.shape[2], seen.shape[3]))  # (B, H, W)
+    return by.guided_backprop(net, seen, target) * weights[:, None]
+
+
 GRADIENTS: dict[str, Method] = {  # (B, C, H, W): they have colours
     "deconvnet": lambda net, seen, target, layer: by.deconvnet(net, seen, target),
     "guided_backprop": lambda net, seen, target, layer: by.guided_backprop(net, seen, target),
-    "guided_grad_cam": by.guided_grad_cam,
+    "guided_grad_cam": guided_where_it_looked,
 }
 HEAT: dict[str, Method] = {  # (B, H, W), of the input's size or of the cells of a layer
     "occlusion": occluded,
     "saliency": lambda net, seen, target, layer: by.saliency(net, seen, target),
     "smooth_grad": lambda net, seen, target, layer: by.smooth_grad(net, seen, target),
     "integrated_gradients": lambda net, seen, target, layer: by.integrated_gradients(net, seen, target),
-    "grad_cam": lambda net, seen, target, layer: centred(by.grad_cam(net, seen, target, layer), net, seen, layer),
+    "grad_cam": looked,
     **{name: lambda *given, method=method: strongest(method(*given)) for name, method in GRADIENTS.items()},
 }
 OTHERS = ("activations", "filters", "visualise")  # what a network is like, rather than where it looked
 METHODS = (*HEAT, "cam", *OTHERS)
 LAYERED = ("grad_cam", "guided_grad_cam", "cam", "activations")  # take a layer with a map
+PIXELS = tuple(method for method in HEAT if method not in LAYERED)  # of any input
 METHOD = "integrated_gradients"  # unless another is chosen: it works for every network and finds the object most times
 
 
@@ -81,8 +93,7 @@ def explain(
         seen: (1, C, H, W).
         target: see `mm.explain.attribution`.
         shown: (h, w, 3) uint8, the input as people see it.
-        layer: of cam, grad_cam, guided_grad_cam, activations and filters; "" = the last that has a map of several
-            cells (filters: the first convolution).
+        layer: see `layer_for`; of filters a convolution, "" = the first.
         head: of cam, see `heat_of`.
         flipped: `shown` has the first row of `seen` at the bottom: a spectrogram.
 
@@ -98,7 +109,7 @@ def explain(
         found = visualise(net, target, (seen.shape[1], seen.shape[2], seen.shape[3]))
         title = f"score {found.scores[0]:.3g} to {found.scores[-1]:.3g}"
         return Explained(None, [own, Cell(title, stretched(up(found.image[0], flipped)))])
-    layer = layer or (last_layer(net, seen) if method in LAYERED else "")
+    layer = layer_for(method, net, seen, layer)
     if method == "activations":
         maps = up(centred(activations(net, seen, layer)[0], net, seen, layer), flipped)  # (C', H', W')
         order = maps.mean(dim=(1, 2)).argsort(descending=True)[:MOST_CHANNELS].tolist()
@@ -149,6 +160,19 @@ def boxed(explained: Explained, size: tuple[int, int], flipped: bool = False) ->
     return explained._replace(cells=[cell._replace(boxes=[shown]) for cell in explained.cells])
 
 
+def layer_for(method: str, net: nn.Module, seen: Tensor, layer: str = "", within: str = "") -> str:
+    """The layer that a method is to take: the one that is asked for, or else `last_layer`; "" = it takes none.
+
+    Raises:
+        ValueError: a layer is asked for, and the method takes none; or see `last_layer`.
+    """
+    if method in LAYERED:
+        return layer or last_layer(net, seen, within)
+    if layer:
+        raise ValueError(f"a layer is for {', '.join(LAYERED)} and filters: got {layer!r} with {method}. Leave it out.")
+    return ""
+
+
 def last_layer(net: nn.Module, seen: Tensor, within: str = "") -> str:
     """The name of the last layer with a map of several cells, of those whose names begin so.
 
@@ -165,8 +189,8 @@ def last_layer(net: nn.Module, seen: Tensor, within: str = "") -> str:
 def centred(maps: Tensor, net: nn.Module, seen: Tensor, layer: str) -> Tensor:
     """Maps (..., H', W') of a layer, moved so that each cell lies where it looks; what lies at the edges goes on.
 
-    A convolution of stride s that is padded alike on both sides is centred on the first of the s pixels of its cell, so
-    that the maps of most networks lie up to half a cell too low and too far right of what they show.
+    Drawn over the whole input, a cell lies elsewhere than what it sees: a convolution of stride s that is padded alike
+    on both sides looks at the first of the s pixels of its cell, and cells at the end may reach beyond the input.
     """
     field = receptive_field(net, (seen.shape[1], seen.shape[2], seen.shape[3]), layer)
     for axis in (-2, -1):
@@ -174,8 +198,8 @@ def centred(maps: Tensor, net: nn.Module, seen: Tensor, layer: str) -> Tensor:
         if not stride:  # every cell sees everything
             continue
         first = field.start[axis] + (field.size[axis] - 1) / 2  # px, the middle of what the first cell sees
-        at = torch.arange(cells, device=maps.device) + ((pixels / cells - 1) / 2 - first) / stride  # (cells,)
-        at = at.clamp(0, cells - 1)
+        middles = (torch.arange(cells, device=maps.device) + 0.5) * pixels / cells - 0.5  # (cells,) px, as drawn
+        at = ((middles - first) / stride).clamp(0, cells - 1)  # (cells,)
         before = at.floor().long()  # (cells,)
         share = (at - before).view(-1, *[1] * (-1 - axis))  # (cells, 1) or (cells,)
         after = (before + 1).clamp_max(cells - 1)
@@ -186,9 +210,3 @@ def centred(maps: Tensor, net: nn.Module, seen: Tensor, layer: str) -> Tensor:
 def up(maps: Tensor, flipped: bool) -> Tensor:
     """Maps (..., H, W) with the row first that is shown at the top, on the CPU."""
     return (maps.flip(-2) if flipped else maps).cpu()
-
-
-def stretched(image: Tensor) -> np.ndarray:
-    """(C, H, W) -> (H, W, 3) uint8, its least value black and its greatest white."""
-    low, high = image.amin(), image.amax()
-    return as_pixels((image - low) / (high - low).clamp_min(torch.finfo(image.dtype).tiny))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.explain.attribution import normalise
-from mm.explain.fields import Box, Field, receptive_field
+from mm.explain.fields import BoxPx, Field, receptive_field
 from mm.explain.layers import activations, layer_of
 
 
@@ -26,9 +26,9 @@ class Patch(NamedTuple):
 
     item: int
     activation: float
-    box_px: Box
+    box_px: BoxPx
     place: tuple[int, int]
-    field_px: Box
+    field_px: BoxPx
 
 
 def strongest_patches(

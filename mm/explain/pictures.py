@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mm.explain.attention import TEXT
-from mm.explain.heatmap import LETTER_IN, TITLE_IN, TRUE, overlay, shrunk
+from mm.explain.attribution import normalise
+from mm.explain.heatmap import GAP_IN, LETTER_IN, LINE_IN, TITLE_IN, draw_cell, overlay, shrunk
 from mm.index.grid import write_png
 
 LARGE_IN, SMALL_IN = 3.2, 1.6  # side of a cell, where there are few and where there are more
 FEW = 4
 ACROSS = 8  # small cells in a row
-GAP_IN, LINE_IN = 0.08, 0.15
 DPI = 100
-GREY_FROM, GREY_TO = 20, 255  # of a spectrogram, so that heat can be told from sound
+DARKEST = 0.08  # of a spectrogram, so that its silence can be told from no heat
+TINY = torch.finfo(torch.float32).tiny
 
 
 class Cell(NamedTuple):
@@ -67,14 +68,9 @@ def draw_cells(cells: Sequence[Cell], path: str | Path, note: str = "") -> Path:
     for row in rows:
         for column, number in enumerate(row):
             cell = cells[number]
-            pixels, left = shrunk(cell.pixels, round(2 * side * DPI)), column * side + GAP_IN / 2
-            high, wide = (length * (side - GAP_IN) / max(pixels.shape[:2]) for length in pixels.shape[:2])
+            pixels = shrunk(cell.pixels, round(2 * side * DPI))  # (h, w, 3)
             title = textwrap.shorten(cell.title, int(side / LETTER_IN), placeholder="…")
-            axes.text(left, down - 0.04, title, va="bottom", **TEXT)
-            axes.imshow(pixels, extent=(left, left + wide, down + high, down), aspect="auto", interpolation="nearest")
-            for x0, y0, x1, y1 in cell.boxes:
-                corner = (left + x0 * wide, down + y0 * high)
-                axes.add_patch(Rectangle(corner, (x1 - x0) * wide, (y1 - y0) * high, **TRUE))
+            draw_cell(axes, pixels, column * side, down, side, title, cell.boxes)
         down += max(heights[k] for k in row) + TITLE_IN + GAP_IN
     axes.text(GAP_IN / 2, height - 0.05, "\n".join(wrapped), va="bottom", **TEXT)
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -91,13 +87,19 @@ def heated(picture: np.ndarray, heat: Tensor, title: str, boxes: Sequence[Sequen
         boxes: see `Cell`.
     """
     highest = float(heat.max())
-    return Cell(f"{title}: {highest:.3g}", overlay(picture, heat.numpy(), max(highest, 1e-12)), boxes)
+    shares = heat / highest if highest > 0 else torch.zeros_like(heat)  # (H, W)
+    return Cell(f"{title}: {highest:.3g}", overlay(picture, shares.numpy(), 1.0), boxes)
 
 
 def coloured(gradient: Tensor, title: str) -> Cell:
     """A gradient by the pixels, (C, H, W), as colours around a grey of 0; of one channel in grey."""
-    x = gradient.float() / gradient.abs().max().clamp_min(1e-12)  # (C, H, W) in -1..1
+    x = gradient.float() / gradient.float().abs().max().clamp_min(TINY)  # (C, H, W) in -1..1
     return Cell(title, as_pixels(0.5 + 0.5 * x))
+
+
+def stretched(seen: Tensor) -> np.ndarray:
+    """What a network sees, (3, H, W) or (1, H, W) -> (H, W, 3) uint8, its least value black and its greatest white."""
+    return as_pixels(normalise(seen.float().flatten(1)[None])[0].view_as(seen))
 
 
 def as_pixels(values: Tensor) -> np.ndarray:
@@ -108,6 +110,4 @@ def as_pixels(values: Tensor) -> np.ndarray:
 
 def spectrogram(seen: Tensor) -> np.ndarray:
     """What a network sees of a sound, (1, F, N) with the low bands first -> (F, N, 3) uint8, high bands at the top."""
-    low, high = seen.amin(), seen.amax()
-    grey = GREY_FROM + (GREY_TO - GREY_FROM) * (seen - low) / (high - low).clamp_min(1e-12)  # (1, F, N)
-    return grey.flip(1).round().byte().expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()  # (F, N, 3)
+    return as_pixels(DARKEST + (1 - DARKEST) * normalise(seen.float().flip(1)))

@@ -23,6 +23,7 @@ RECTIFIERS = {  # node of a gradient's graph -> the function behind it, and what
     "HardtanhBackward0": ("relu6", "_saved_min_val"),
     "ClampMinBackward0": ("clamp_min", "_saved_min"),
     "ClampBackward1": ("clamp", "_saved_min"),
+    "MaximumBackward0": ("maximum", ""),
 }
 
 
@@ -64,6 +65,8 @@ def rewritten(model: nn.Module, guided: bool) -> Iterator[None]:
 
 def check_rectifiers(scores: Tensor, x: Tensor) -> None:
     """Reject rectifications on the way from x to scores that are not `Rectified`.
+
+    Not seen are those that are written as a choice, torch.where(x > 0, x, 0), or as a product, x * (x > 0).
 
     Raises:
         ValueError: there are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import numbers
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,11 +21,14 @@ NO_GRADIENT = (
 )
 
 
+ONE = threading.RLock()  # models are explained one after another: what is put back must be what was there
+
+
 @contextlib.contextmanager
 def explaining(model: nn.Module) -> Iterator[None]:
     """Eval mode in which inputs may have a gradient and parameters have none; afterwards all is as it was."""
     training = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
+    with ONE, in_eval_mode(model), torch.inference_mode(False), torch.enable_grad(), _with_a_way_back(model):
         try:
             for parameter in training:
                 parameter.requires_grad_(False)
@@ -34,10 +38,21 @@ def explaining(model: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(True)
 
 
+def _with_a_way_back(model: nn.Module) -> contextlib.AbstractContextManager:
+    """cuDNN has no gradient through recurrent layers in eval mode: without it, torch has one."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    return torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """Hooks on what modules give, for a while; what a hook gives stands for it."""
-    handles = [module.register_forward_hook(hook) for module in modules]
+    """Hooks on what modules give in this thread, for a while; what a hook gives stands for it."""
+    thread = threading.get_ident()
+
+    def own(module: nn.Module, given: Any, output: Any) -> Any:
+        return hook(module, given, output) if threading.get_ident() == thread else None
+
+    handles = [module.register_forward_hook(own) for module in modules]
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from mm.index.products import best, k_best
 
 BLOCK = 4096  # vectors looked at together where all at once would take a multiple of their memory
 MOST_PAIRED = 10_000  # vectors of which all pairs are looked at; of more, so many are drawn
-HUB = 2.0  # times k: how often an item must be among the k nearest of others to be a hub; k is the mean
+HUB = 2.0  # times the mean: how often an item must be among the k nearest of others to be a hub
 SHRINKAGE = 0.01  # of the mean variance, added to every direction's: there may be more directions than vectors
 EQUAL = 1e-12  # squared distance of unit vectors that differ by the rounding of float32 alone
 EQUAL_FAR = 1e-6  # relative: two neighbours that are as far as that are equal to one another
@@ -39,7 +39,7 @@ class Hubness(NamedTuple):
     """How unevenly items are neighbours of others (Radovanovic et al. 2010).
 
     Attributes:
-        occurrences: (n,) int64 N_k, how often an item is among the k nearest of others; k on average.
+        occurrences: (n,) int64 N_k, how often an item is among the k nearest of others.
         skewness: of N_k. 0 = even; retrieval suffers above about 1.
         hubs: (h,) int64 items with N_k above HUB times their mean, the greatest first.
         antihubs: share of the items that are nobody's neighbour.
@@ -51,27 +51,6 @@ class Hubness(NamedTuple):
     hubs: np.ndarray
     antihubs: float
     top_percent: float
-
-
-class Ranks(NamedTuple):
-    """Where the nearest partners of Q queries stand among all answers.
-
-    Attributes:
-        above: (Q,) int64 answers that are nearer.
-        equal: (Q,) int64 answers, no partners, that are as near: they share their places.
-    """
-
-    above: np.ndarray
-    equal: np.ndarray
-
-    @property
-    def places(self) -> np.ndarray:
-        """(Q,) float64 mean place, from 1 on."""
-        return 1 + self.above + self.equal / 2
-
-    def recall(self, k: int) -> float:
-        """Share of the partners among the k nearest, where equals come in any order."""
-        return float(((k - self.above) / (1 + self.equal)).clip(0, 1).mean())
 
 
 def neighbours(vectors: np.ndarray, k: int) -> Graph:
@@ -155,34 +134,6 @@ def hubness(graph: Graph, items: int | None = None) -> Hubness:
     skewness = float(stats.skew(occurrences)) if np.ptp(occurrences) else 0.0
     top = float(falling[: -(-n // 100)].sum() / graph.rows.size)
     return Hubness(occurrences, skewness, order[falling > HUB * mean], float((occurrences == 0).mean()), top)
-
-
-def ranks(queries: np.ndarray, answers: np.ndarray, codes: np.ndarray, its: np.ndarray) -> Ranks:
-    """How many answers stand before each query's nearest partner.
-
-    Args:
-        queries: (Q, D) unit vectors.
-        answers: (m, D).
-        codes: (Q,) int64; a partner has the same code.
-        its: (m,) int64 of the answers.
-
-    Raises:
-        ValueError: a query has no partner; the row is named.
-    """
-    order = np.argsort(its, kind="stable")  # (m,)
-    first, last = (np.searchsorted(its[order], codes, side) for side in ("left", "right"))  # (Q,), (Q,)
-    if (first == last).any():
-        raise ValueError(f"a rank takes a partner among the answers: row {int((first == last).argmax())} has none.")
-    above, equal = np.empty(len(queries), np.int64), np.empty(len(queries), np.int64)
-    block = max(1, BLOCK * BLOCK // len(answers))
-    for start in range(0, len(queries), block):
-        scores = queries[start : start + block] @ answers.T  # (b, m)
-        for row, of_row in enumerate(scores, start):
-            partners = of_row[order[first[row] : last[row]]]  # (p,)
-            own = partners.max()
-            above[row] = np.count_nonzero(of_row > own)
-            equal[row] = np.count_nonzero(of_row == own) - np.count_nonzero(partners == own)
-    return Ranks(above, equal)
 
 
 def modality_gap(first: np.ndarray, second: np.ndarray) -> float:

@@ -93,6 +93,7 @@ def draw(cell: Axes, shown: Shown, bold: bool = False) -> None:
         text = textwrap.fill(str(shown.source), 20)
         cell.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, parse_math=False, transform=cell.transAxes)
     if shown.title:
-        cell.set_title(textwrap.shorten(shown.title, 28), fontsize=7, fontweight="bold" if bold else "normal", pad=2)
+        weight = "bold" if bold else "normal"
+        cell.set_title(textwrap.shorten(shown.title, 28), fontsize=7, fontweight=weight, pad=2, parse_math=False)
     for spine in cell.spines.values():
         spine.set(color="black" if bold else COLOURS[shown.right], linewidth=1.5)

@@ -31,7 +31,7 @@ def pca(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     return model.fit_transform(vectors).astype(np.float32)  # (n, 2)
 
 
-def explained(vectors: np.ndarray, points: np.ndarray) -> float:
+def variance_share(vectors: np.ndarray, points: np.ndarray) -> float:
     """Share of the variance of vectors (n, D) that lies in the plane of their principal components (n, 2)."""
     return float(points.var(axis=0, dtype=np.float64).sum() / vectors.var(axis=0, dtype=np.float64).sum())
 

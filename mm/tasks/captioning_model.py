@@ -198,6 +198,8 @@ class CaptionModel(nn.Module):
         encoders.check_sources(of, sources, [self.modality])
         (caption,) = self.describe([sources[of]], DecodingConfig())
         words = [word for word in caption.words if word != "<end>"]
+        if not words:
+            raise ValueError(f"the model must say something to be explained: its caption of {sources[of]} is empty.")
         vocabulary = self.head.vocabulary
         if target and target not in vocabulary.words:
             near = ", ".join(vocabulary.nearest(target)) or "none is near"
@@ -227,7 +229,7 @@ class CaptionModel(nn.Module):
         with in_eval_mode(self):
             best = int(net(seen)[0, :, number].argmax())
         said = f"{target!r} in {caption.text!r}" if target else repr(caption.text)
-        return encoders.View(net, seen, wanted, said, [])
+        return encoders.View(net, seen, wanted, said)
 
 
 def grouped(text: Inputs, inputs: int) -> tuple[Tensor, Tensor]:

@@ -186,7 +186,7 @@ class JointModel(nn.Module):
         said = f"cosine with {target!r}" if modality == "text" else f"cosine with the {modality}"
         encoder = self.encoder(of)
         net = encoders.EndToEnd(encoder, self.head, cosine)
-        return encoders.View(net, encoders.seen_of(encoder, sources[of]), 0, said, [said])
+        return encoders.View(net, encoders.seen_of(encoder, sources[of]), 0, said)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any weight or setting of the encoders or the head."""

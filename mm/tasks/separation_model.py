@@ -178,7 +178,7 @@ class SpeechSeparator(nn.Module):
             return ((masks.abs().square() * power).sum((1, 2)) / power.sum().clamp_min(1e-12))[:, None]  # (B, 1)
 
         net = encoders.EndToEnd(self.video, self.head, share)
-        return encoders.View(net, seen[number], 0, f"share of the mixture behind the mask of face {number + 1}", [])
+        return encoders.View(net, seen[number], 0, f"share of the mixture behind the mask of face {number + 1}")
 
     def windowed(
         self,

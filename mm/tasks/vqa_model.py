@@ -191,7 +191,7 @@ class AnswerModel(nn.Module):
         net = encoders.EndToEnd(self.encoder(of), self.head, scores)
         seen = encoders.seen_of(self.encoder(of), sources[of])
         said = f"{question} {self.head.answers[number]}"
-        return encoders.View(net, seen, number, said, self.head.answers)
+        return encoders.View(net, seen, number, said)
 
     def best(self, scores: Tensor, choices: Sequence[str], top: int) -> list[tuple[str, float]]:
         """The best answers of one question with their probabilities.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import builtins
 import copy
-import itertools
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,53 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm.explain import attribution as by
+from mm.explain import layers
 from mm.explain.attention import upsample as plain_upsample
-from tests.explain.networks import FUNCTIONAL, SIDE, SMOOTH, Branches, Linear, Small, Tokens, noise, resnet, seeded
-
-METHODS = {
-    "saliency": by.saliency,
-    "smooth_grad": lambda *given: by.smooth_grad(*given, samples=3),
-    "integrated_gradients": lambda *given: by.integrated_gradients(*given, steps=4),
-    "deconvnet": by.deconvnet,
-    "guided_backprop": by.guided_backprop,
-    "occlusion": lambda *given: by.occlusion(*given, window=8, stride=8),
-    "grad_cam": lambda *given: by.grad_cam(*given, "second"),
-    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, "second"),
-}
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-by_gradient = pytest.mark.parametrize(
-    "method", [METHODS[name] for name in METHODS if name != "occlusion"], ids=[n for n in METHODS if n != "occlusion"]
+from tests.explain.cases import (
+    METHODS,
+    by_gradient,
+    close,
+    every_method,
+    every_target,
+    hooks,
+    pictures,
+    plain_gradient,
+    quiet,
 )
-TARGETS = {
-    "number": (2, lambda output: output[:, 2]),
-    "numbers": (torch.tensor([3, 0]), lambda output: output[[0, 1], [3, 0]]),
-    "function": (lambda output: output.square().sum(1), lambda output: output.square().sum(1)),
-}
-every_target = pytest.mark.parametrize(("target", "scores"), TARGETS.values(), ids=TARGETS)
-
-
-def pictures(count: int = 2, channels: int = 3, side: int = 16, seed: int = 1) -> Tensor:
-    return noise(count, channels, side, side, seed=seed)
-
-
-def quiet(method, inputs: Tensor, *arguments, **options) -> Tensor:
-    """What captum gives; it warns of hooks and of gradients that it asks for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return method.attribute(inputs.clone(), *arguments, **options).detach()
-
-
-def plain_gradient(model: nn.Module, inputs: Tensor, scores) -> Tensor:
-    x = inputs.clone().requires_grad_()
-    return torch.autograd.grad(scores(model(x)).sum(), x)[0]
-
-
-def close(found: Tensor, expected: Tensor, share: float) -> None:
-    """They differ by no more than a share of the largest."""
-    assert found.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (found - expected).abs().max() <= share * expected.abs().max()
-
+from tests.explain.networks import SIDE, Linear, Small, noise, resnet, seeded
 
 # Gradients of the input ---------------------------------------------------------------------------------------------
 
@@ -129,294 +94,6 @@ def test_integrated_gradients_are_captums_of_all_steps_at_once() -> None:
     model, inputs = seeded(Small), pictures()
     expected = quiet(captum.attr.IntegratedGradients(model), inputs, target=2, n_steps=50).sum(1)
     close(by.integrated_gradients(model, inputs, 2), expected, 1e-5)
-
-
-# Gradients through rewritten ReLUs ----------------------------------------------------------------------------------
-
-REWRITTEN = {
-    "deconvnet": (by.deconvnet, captum.attr.Deconvolution),
-    "guided_backprop": (by.guided_backprop, captum.attr.GuidedBackprop),
-}
-every_rewritten = pytest.mark.parametrize(("method", "reference"), REWRITTEN.values(), ids=REWRITTEN)
-
-
-@every_rewritten
-def test_it_is_captums_on_resnet18(method, reference) -> None:
-    """Whose ReLUs work in place, each module twice."""
-    model, inputs = resnet(), pictures(side=SIDE)
-    assert all(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
-    target = torch.tensor([4, 1])
-    close(method(model, inputs, target), quiet(reference(model), inputs, target=target), 1e-6)
-
-
-@pytest.mark.parametrize("in_place", [False, True])
-def test_guided_and_deconvnet_are_a_way_back_by_hand(in_place) -> None:
-    model, inputs = seeded(Small, relu=nn.ReLU(inplace=in_place)), pictures()
-    with torch.no_grad():
-        first = model.first(inputs)
-        second = model.second(first.relu())
-        at_mean = model.head.weight[1][:, None, None].expand_as(second) / second[0, 0].numel()  # (B, C, H, W)
-    for method, guided in ((by.guided_backprop, True), (by.deconvnet, False)):
-        passed = at_mean.clamp_min(0) * (second > 0 if guided else 1)
-        passed = nn.grad.conv2d_input(first.shape, model.second.weight.detach(), passed, stride=2, padding=1)
-        passed = passed.clamp_min(0) * (first > 0 if guided else 1)
-        expected = nn.grad.conv2d_input(inputs.shape, model.first.weight.detach(), passed, padding=1)
-        close(method(model, inputs, 1), expected, 1e-5)
-
-
-@every_rewritten
-def test_one_relu_on_two_branches_is_as_two(method, reference) -> None:
-    """captum 0.9 takes the gradient of one branch for that of the other in its deconvnet."""
-    shared, apart = seeded(Branches, True), seeded(Branches, False)
-    inputs = pictures()
-    close(method(shared, inputs, 1), method(apart, inputs, 1), 1e-6)
-    close(method(apart, inputs, 1), quiet(reference(apart), inputs, target=1), 1e-6)
-
-
-@pytest.mark.parametrize("smooth", SMOOTH.values(), ids=SMOOTH)
-@every_rewritten
-def test_without_a_relu_it_is_the_plain_gradient(method, reference, smooth) -> None:
-    model, inputs = seeded(Small, relu=smooth), pictures()
-    close(method(model, inputs, 1), plain_gradient(model, inputs, lambda output: output[:, 1]), 1e-6)
-
-
-@pytest.mark.parametrize(("function", "name"), FUNCTIONAL.values(), ids=FUNCTIONAL)
-@pytest.mark.parametrize("method", [by.deconvnet, by.guided_backprop, METHODS["guided_grad_cam"]])
-def test_a_rectification_elsewhere_is_an_error(method, function, name) -> None:
-    model = seeded(Small, relu=function)
-    with pytest.raises(ValueError, match="would be silently wrong where a model rectifies otherwise") as caught:
-        method(model, pictures(), 1)
-    assert f"got {name}, called 2 times outside nn.ReLU. Use nn.ReLU modules, or a method such as" in str(caught.value)
-    assert by.saliency(model, pictures(), 1).max() > 0
-    assert by.grad_cam(model, pictures(), 1, "second").abs().max() > 0
-
-
-@pytest.mark.parametrize("method", [by.deconvnet, by.guided_backprop])
-def test_every_rectification_elsewhere_is_counted_also_beside_modules(method) -> None:
-    model = nn.Sequential(seeded(Small), nn.ReLU(), nn.Linear(4, 4))
-    with pytest.raises(ValueError) as caught:
-        method(model, pictures(), lambda output: output.relu().clamp_min(0)[:, 0])
-    assert "got clamp_min (ClampMinBackward0), called 1 times, relu (ReluBackward0), called 1" in str(caught.value)
-    with pytest.raises(ValueError, match=r"got relu \(ReluBackward0\), called 1 times outside nn.ReLU"):
-        method(model, pictures(), lambda output: nn.ReLU()(output)[:, 0])  # a module, but none of the model's
-
-
-@pytest.mark.parametrize("method", [by.deconvnet, by.guided_backprop])
-def test_a_rectification_that_is_not_on_the_way_is_none(method) -> None:
-    """As in a sentence's encoder, to which a picture is compared."""
-    model, inputs, words = seeded(Small), pictures(), noise(2, 4, seed=8).requires_grad_()
-    found = method(model, inputs, lambda output: (output * words.relu()).sum(1))
-    close(found, method(model, inputs, lambda output: (output * words.detach().relu()).sum(1)), 1e-6)
-
-
-# Occlusion ----------------------------------------------------------------------------------------------------------
-
-
-def occluded_by_loop(model, inputs: Tensor, column: int, window, stride, fill: float) -> tuple[Tensor, int]:
-    """One window and one input at a time."""
-    count, _, height, width = inputs.shape
-    falls, covered = torch.zeros(count, height, width), torch.zeros(height, width)
-    tops, lefts = (
-        range(0, side - extent + step, step) for side, extent, step in zip((height, width), window, stride, strict=True)
-    )
-    with torch.no_grad():
-        for top, left in itertools.product(tops, lefts):
-            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
-            covered[rows, columns] += 1
-            for b, one in enumerate(inputs):
-                other = one.clone()
-                other[:, rows, columns] = fill
-                falls[b, rows, columns] += float((model(one[None]) - model(other[None]))[0, column])
-    return falls / covered, len(tops) * len(lefts)
-
-
-@pytest.mark.parametrize(
-    ("size", "window", "stride"),
-    [
-        ((12, 12), 4, 4),
-        ((12, 12), 4, 2),
-        ((13, 10), 4, 3),
-        ((13, 10), (5, 2), (2, 1)),
-        ((7, 9), (7, 9), 1),
-        ((7, 9), (1, 9), 1),
-    ],
-)
-def test_occlusion_is_a_loop_over_windows(size, window, stride) -> None:
-    model, inputs = seeded(Small), noise(2, 3, *size)
-    pair = [(sides, sides) if isinstance(sides, int) else sides for sides in (window, stride)]
-    expected, count = occluded_by_loop(model, inputs, 1, *pair, 0.4)
-    rows: list[int] = []
-    handle = model.register_forward_hook(lambda module, given, output: rows.append(len(output)))
-    found = by.occlusion(model, inputs, 1, window, stride, fill=0.4, at_once=5)
-    handle.remove()
-    close(found, expected, 1e-5)
-    below, beside = by.positions(size, window, stride)
-    assert below * beside == count and sum(rows) == 2 * (count + 1)  # once as they are
-    assert max(rows) <= 2 * 5
-
-
-@pytest.mark.parametrize(("at_once", "batches"), [(1, 49), (16, 4), (49, 1), (1000, 1)])
-def test_occlusion_at_once_or_one_by_one(at_once, batches) -> None:
-    model, inputs, calls = resnet(), pictures(side=SIDE), []
-    words = noise(2, 10, seed=8)  # a function may hold something of each input
-    assert by.positions((SIDE, SIDE), 16, 8) == (7, 7)
-    expected = by.occlusion(model, inputs, lambda output: (output * words).sum(1), 16, 8, at_once=7)
-    handle = model.register_forward_hook(lambda module, given, output: calls.append(len(output)))
-    found = by.occlusion(model, inputs, lambda output: (output * words).sum(1), 16, 8, at_once=at_once)
-    handle.remove()
-    close(found, expected, 1e-5)
-    assert len(calls) == batches + 1
-
-
-def test_occlusion_of_a_linear_model_is_what_the_window_adds() -> None:
-    model, inputs = Linear(3, 14, 10), noise(2, 3, 14, 10)
-    found = by.occlusion(model, inputs, 2, (4, 5), (4, 5), fill=-0.2)
-    terms = (model.weight[2].detach() * (inputs + 0.2)).sum(1)  # (B, H, W)
-    for top, left in itertools.product(range(0, 14, 4), range(0, 10, 5)):
-        part = (slice(None), slice(top, top + 4), slice(left, left + 5))
-        expected = terms[part].sum((1, 2))[:, None, None]
-        torch.testing.assert_close(found[part], expected.expand_as(found[part]), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("window", "stride", "options", "message"),
-    [
-        (17, 4, {}, r"a window must lie within the input of \(16, 16\) px: got \(17, 17\)"),
-        ((16, 20), 4, {}, r"got \(16, 20\)"),
-        (0, 1, {}, r"got \(0, 0\)"),
-        (4, 5, {}, r"a stride must be 1 px up to the window of \(4, 4\): got \(5, 5\)"),
-        (4, (4, 0), {}, r"got \(4, 0\)"),
-        (4, 4, {"at_once": 0}, "a position at once or more and a finite fill: got 0, 0.0"),
-        (4, 4, {"fill": float("nan")}, "got 16, nan"),
-    ],
-)
-def test_rejected_windows(window, stride, options, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        by.occlusion(seeded(Small), pictures(), 1, window, stride, **options)
-
-
-# Layers -------------------------------------------------------------------------------------------------------------
-
-
-@every_target
-@pytest.mark.parametrize("layer", ["layer4", "layer4.1", "layer4.1.relu", "layer2.0.bn1", "conv1", "relu", "maxpool"])
-def test_grad_cam_is_captums(layer, target, scores) -> None:
-    """Also of layers whose output is written into (bn1), and which run twice (layer4.1.relu)."""
-    model, inputs = resnet(), pictures(side=SIDE)
-    reference = captum.attr.LayerGradCam(lambda x: scores(model(x)), by.layer_of(model, layer))
-    expected = quiet(reference, inputs)[:, 0]
-    found = by.grad_cam(model, inputs, target, layer)
-    close(found, expected, 1e-5)
-    assert found.min() < 0 or callable(target)  # it keeps its signs
-    torch.testing.assert_close(by.grad_cam(model, inputs, target, layer, relu=True), found.clamp_min(0))
-    torch.testing.assert_close(by.grad_cam(model, inputs, target, by.layer_of(model, layer)), found)
-
-
-def test_guided_grad_cam_is_captums_with_a_stated_mode() -> None:
-    model, inputs = resnet(), pictures(side=SIDE)
-    reference = captum.attr.GuidedGradCam(model, model.layer3)
-    expected = quiet(reference, inputs, target=5, interpolate_mode="bilinear")
-    close(by.guided_grad_cam(model, inputs, 5, "layer3"), expected, 1e-5)
-
-
-class Twice(Small):
-    """Runs one layer twice, the second time with fewer places, and one layer not at all."""
-
-    def __init__(self):
-        super().__init__()
-        self.again = nn.Conv2d(8, 8, 3, padding=1)
-        self.never, self.pair = nn.Conv2d(8, 8, 1), nn.Identity()
-        self.aside = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pair((self.again(self.first(x)), None))[0]
-        self.aside(x)
-        return self.head(self.again(functional.max_pool2d(x, 2).relu()).relu().mean((2, 3)))
-
-
-def test_of_a_layer_that_runs_twice_the_last_time_counts() -> None:
-    model, inputs = seeded(Twice), pictures()
-    with torch.no_grad():
-        first = functional.max_pool2d(model.again(model.first(inputs)), 2).relu()
-    last = model.again(first).detach().requires_grad_()  # (B, C, 8, 8)
-    slopes = torch.autograd.grad(model.head(last.relu().mean((2, 3)))[:, 1].sum(), last)[0].mean((2, 3))
-    close(by.activations(model, inputs, "again"), last.detach(), 1e-6)
-    close(by.grad_cam(model, inputs, 1, "again"), (last.detach() * slopes[..., None, None]).sum(1), 1e-5)
-
-
-@pytest.mark.parametrize("at", ["activations", "grad_cam"])
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        ("frist", "the model has no layer 'frist'. Did you mean one of: first"),
-        ("xyz.uvw", "the model has no layer 'xyz.uvw'. Did you mean one of: first, second, relu, head, again"),
-        (nn.ReLU(), "a layer must be part of the model: got a ReLU that is not"),
-        ("never", "layer 'never' must run, and the model did not call it"),
-        ("head", r"layer 'head' must give floats \(B, C, H, W\), or tokens .* for 2 inputs: got \(2, 4\)"),
-        ("pair", "layer 'pair' must give floats .* got tuple"),
-    ],
-)
-def test_rejected_layers(at, layer, message) -> None:
-    model = seeded(Twice)
-    with pytest.raises(ValueError, match=message):
-        if at == "activations":
-            by.activations(model, pictures(), layer)
-        else:
-            by.grad_cam(model, pictures(), 1, layer)
-    assert hooks(model) == 0
-
-
-def test_a_layer_that_the_target_does_not_use_is_an_error() -> None:
-    with pytest.raises(ValueError, match="the target must follow from what is explained by a gradient"):
-        by.grad_cam(seeded(Twice), pictures(), 1, "aside")
-
-
-def test_activations_are_what_a_layer_gave_before_others_wrote_into_it() -> None:
-    model, inputs = resnet(), pictures(side=SIDE)
-    with torch.no_grad():
-        expected = model.bn1(model.conv1(inputs))
-    assert expected.min() < 0
-    torch.testing.assert_close(by.activations(model, inputs, "bn1"), expected)
-    torch.testing.assert_close(by.activations(model, inputs, model.relu), expected.relu())
-
-
-@pytest.mark.parametrize("class_token", [True, False])
-def test_tokens_of_a_square_are_a_grid(class_token) -> None:
-    model, inputs = seeded(Tokens, 20, class_token), noise(2, 3, 20, 20)
-    grid = by.activations(model, inputs, "embedded")
-    torch.testing.assert_close(grid, model.patches(inputs).detach())  # (B, 8, 5, 5)
-    tokens = torch.cat([model.extra.expand(2, -1, -1), grid.flatten(2).transpose(1, 2)], dim=1).detach()
-    tokens.requires_grad_()
-    score = model.head(torch.tanh(model.mixed(tokens.transpose(1, 2))).mean(2))[:, 3].sum()
-    slopes = torch.autograd.grad(score, tokens)[0][:, int(class_token) :].mean(1)  # (B, 8)
-    close(by.grad_cam(model, inputs, 3, "embedded"), torch.einsum("bchw,bc->bhw", grid, slopes), 1e-5)
-    assert by.layers_with_maps(model, inputs) == {"patches": (8, 5, 5), "embedded": (8, 5, 5)}
-
-
-def test_tokens_of_no_square_are_refused() -> None:
-    model = seeded(Tokens, 20, True)
-    model.extra = nn.Parameter(noise(1, 3, 8))
-    model.mixed = nn.Linear(28, 28)
-    with pytest.raises(ValueError, match=r"layer 'embedded' must give .* tokens .* got \(2, 28, 8\)"):
-        by.grad_cam(model, noise(2, 3, 20, 20), 1, "embedded")
-
-
-def test_layers_with_maps_come_in_the_order_in_which_they_end() -> None:
-    model = resnet()
-    found = by.layers_with_maps(model, pictures(side=SIDE))
-    names = [name for name in found if name.startswith("layer") and "." not in name]
-    assert [(name, found[name]) for name in names] == [
-        ("layer1", (64, 16, 16)),
-        ("layer2", (128, 8, 8)),
-        ("layer3", (256, 4, 4)),
-        ("layer4", (512, 2, 2)),
-    ]
-    assert list(found)[:4] == ["conv1", "bn1", "relu", "maxpool"] and "fc" not in found
-    assert list(found).index("layer1.0.bn2") < list(found).index("layer1.0.relu") < list(found).index("layer1.0")
-    for name, shape in found.items():
-        assert by.activations(model, pictures(side=SIDE), name).shape[1:] == shape
-    assert list(by.layers_with_maps(seeded(Twice), pictures())) == ["first", "aside", "again"]
-    assert by.layers_with_maps(seeded(Twice), pictures())["again"] == (8, 8, 8)
 
 
 # Maps ---------------------------------------------------------------------------------------------------------------
@@ -543,11 +220,6 @@ class State(NamedTuple):
     random: Tensor
 
 
-def hooks(model: nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
-
-
 def state(model: nn.Module) -> State:
     parameters = list(model.parameters())
     return State(
@@ -577,7 +249,7 @@ ON_RESNET = {
     "occlusion": lambda *given: by.occlusion(*given, window=32, stride=32),
     "grad_cam": lambda *given: by.grad_cam(*given, "layer3"),
     "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, "layer3"),
-    "activations": lambda model, inputs, target: by.activations(model, inputs, "layer3"),
+    "activations": lambda model, inputs, target: layers.activations(model, inputs, "layer3"),
 }
 
 

@@ -34,7 +34,7 @@ def test_pca_is_the_two_directions_of_most_variance():
     right = centred @ directions[:, ::-1][:, :2]  # (n, 2)
     right *= np.sign((right * points).sum(axis=0))  # a direction has no sign
     np.testing.assert_allclose(points, right, atol=1e-4)
-    assert projection.explained(vectors, points) == pytest.approx(values[-2:].sum() / values.sum(), abs=1e-5)
+    assert projection.variance_share(vectors, points) == pytest.approx(values[-2:].sum() / values.sum(), abs=1e-5)
     assert unmixed(points, which) > 0.99
 
 

@@ -21,7 +21,8 @@ import mm
 from mm.files import write_text
 from mm.index.grid import Shown
 from mm.index.report.comparison import compared
-from mm.index.report.measures import Found, Numbers, look
+from mm.index.report.measured import Measured, Numbers
+from mm.index.report.measures import look
 from mm.index.report.media import Cells
 from mm.index.report.pictures import Artist
 from mm.index.report.spaces import Item, Space
@@ -131,10 +132,10 @@ def table(report: Numbers) -> str:
                 f"tells them apart {_number(gap['separability'])}; alignment {_number(alignment)}"
             )
         for pair, ranks in report["ranks"][name].items():
-            closed, skewness = ranks["gap_closed"]["R@1"], report["hubness"][name][pair]["skewness"]
+            closed, hubness = ranks["gap_closed"]["R@1"], report["hubness"][name].get(pair, {})
             lines.append(
                 f"  {pair}: R@1 {_number(ranks['R@1'])}, with the gap closed {_number(closed)}; hubness: skewness "
-                f"{_number(skewness)}"
+                f"{_number(hubness.get('skewness'))}"
             )
     for pair, parts in report["overlap"].items():
         for part, found in parts.items():
@@ -151,7 +152,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _about(found: Found) -> Numbers:
+def _about(found: Measured) -> Numbers:
     space = found.space
     return {
         "indexes": space.paths,
@@ -172,7 +173,7 @@ def _missing(cells: Sequence[Cells]) -> Numbers:
     }
 
 
-def _of_space(found: Found, note: str, several: bool) -> str:
+def _of_space(found: Measured, note: str, several: bool) -> str:
     return f"{found.space.name}: {note}" if several else note
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from mm.index import analysis
 from mm.index.analysis import Graph
-from mm.index.report.measures import Found, Numbers, defined
+from mm.index.report.measured import Measured, Numbers, defined
 from mm.index.report.spaces import Space
 
 
-def compared(first: Found, second: Found) -> tuple[Numbers, Numbers]:
+def compared(first: Measured, second: Measured) -> tuple[Numbers, Numbers]:
     """Overlap of neighbours and CKA, by modality, over the items that two spaces share."""
     overlaps, likeness = {}, {}
     a, b = first.space, second.space

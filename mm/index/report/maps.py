@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from scipy import stats
 
 from mm.index.grid import CELL_INCHES, Shown, draw, write_png
@@ -53,18 +54,19 @@ def draw_maps(
         for axes, (name, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
             axes.scatter(*points[order].T, c=shown, s=size, linewidths=0, alpha=0.75)
             axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
-            axes.set_title(name, fontsize=9)
+            axes.set_title(name, fontsize=9, parse_math=False)
             for spine in axes.spines.values():
                 spine.set_color("#dddddd")
         marks = [_mark(colours[label], f"{_short(label)} ({n:,})") for label, n in counts[: len(COLOURS)]]
         if rest := len(labels) - sum(n for _, n in counts[: len(COLOURS)]):
             others = len(counts) - len(COLOURS)
             marks.append(_mark(REST, f"{others:,} others ({rest:,})" if others > 0 else f"not known ({rest:,})"))
-        figure.legend(handles=marks, loc="outside right center", frameon=False, fontsize=8)
+        _as_it_is(figure.legend(handles=marks, loc="outside right center", frameon=False, fontsize=8))
         if title:
-            figure.suptitle(title, fontsize=10)
+            figure.suptitle(title, fontsize=10, parse_math=False)
         if note:
-            figure.supxlabel(textwrap.fill(note, int(14 * figure.get_figwidth())), fontsize=8, color="#555555")
+            below = textwrap.fill(note, int(14 * figure.get_figwidth()))
+            figure.supxlabel(below, fontsize=8, color="#555555", parse_math=False)
         return write_png(figure, path)
 
 
@@ -91,8 +93,8 @@ def draw_hubness(occurrences: Mapping[str, np.ndarray], path: str | Path) -> Pat
             axes.stairs(even, edges, color=COLOURS[1], linewidth=1.2, label="if drawn evenly")
             axes.axvline(mean, color="#555555", linewidth=0.8, linestyle=":")
             axes.set(yscale="log", ylim=(0.5, None), xlabel="times a neighbour", ylabel="items")
-            axes.set_title(name, fontsize=9)
-            axes.legend(frameon=False, fontsize=7)
+            axes.set_title(name, fontsize=9, parse_math=False)
+            _as_it_is(axes.legend(frameon=False, fontsize=7))
             _plain(axes)
         return write_png(figure, path)
 
@@ -114,13 +116,13 @@ def draw_cosines(panels: Mapping[str, Mapping[str, np.ndarray]], path: str | Pat
                 axes.stairs(heights / len(cosines), edges, color=colour, label=kind, fill=True, alpha=0.25)
                 axes.stairs(heights / len(cosines), edges, color=colour, linewidth=1.2)
             axes.set(xlabel="cosine", ylabel="share of pairs", xlim=(low, high))
-            axes.set_title(name, fontsize=9)
-            axes.legend(frameon=False, fontsize=7)
+            axes.set_title(name, fontsize=9, parse_math=False)
+            _as_it_is(axes.legend(frameon=False, fontsize=7))
             _plain(axes)
         return write_png(figure, path)
 
 
-def draw_cells(cells: Sequence[Shown], path: str | Path, columns: int = 6) -> Path:
+def draw_grid(cells: Sequence[Shown], path: str | Path, columns: int = 6) -> Path:
     """Items side by side, line by line."""
     lines = -(-len(cells) // columns)
     figure = Figure(figsize=(CELL_INCHES * 1.15 * columns, CELL_INCHES * 1.25 * lines), layout="constrained")
@@ -139,7 +141,13 @@ def _mark(colour: object, label: str) -> matplotlib.lines.Line2D:
 
 
 def _short(label: Hashable) -> str:
-    return textwrap.shorten(str(label), LETTERS, placeholder="…").replace("$", r"\$") or "…"
+    return textwrap.shorten(str(label), LETTERS, placeholder="…") or "…"
+
+
+def _as_it_is(legend: Legend) -> None:
+    """Its names as they are written: dollars make no formulas of them."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _plain(axes: Axes) -> None:

@@ -8,54 +8,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from mm.index import analysis
-from mm.index.analysis import Graph, Hubness
+from mm.index.analysis import Graph
+from mm.index.ranks import Ranks, ranks
+from mm.index.report.measured import Measured, Numbers, defined, name_of
 from mm.index.report.spaces import Space
-from mm.vocabulary import tokenize
+from mm.index.report.words import typical, words_of
 
 DUPLICATE, NEAR_DUPLICATE = 0.999, 0.95  # cosines: equal but for rounding and compression; hardly to be told apart
 RANKED = 5000  # queries whose partner's place is counted; of more, so many are drawn
 CLUSTERS = 12  # as many as the map has colours
 LISTED = 10  # hubs, labels, groups in the numbers
 MEMBERS = 12  # ids of a group in the numbers
-WORDS = 6  # that a cluster is described by
-
-Numbers: TypeAlias = dict[str, Any]
 
 
-@dataclass
-class Found:
-    """What was found in a space.
-
-    Attributes:
-        space: whose.
-        numbers: {measure: {modality, "a_b" or "a_to_b": value}}; only values that JSON has.
-        notes: what was lowered, is not defined or says nothing.
-        hubs: {(modality, that of the answers): how often each answer is a neighbour}.
-        purity: {modality: share of each item's neighbours with its label, NaN = not known}.
-        worst: {(modality, that of the answers): positions of queries, the worst first, and their partners' places}.
-        groups: {modality: near duplicates}.
-        clusters: {modality: (cluster of each item, medoids)}.
-    """
-
-    space: Space
-    numbers: dict[str, Numbers] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    hubs: dict[tuple[str, str], Hubness] = field(default_factory=dict)
-    purity: dict[str, np.ndarray] = field(default_factory=dict)
-    worst: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    groups: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    clusters: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-
-
-def look(space: Space, label: str | None, seed: int) -> Found:
+def look(space: Space, label: str | None, seed: int) -> Measured:
     """Every measure of one space.
 
     Args:
@@ -63,7 +35,7 @@ def look(space: Space, label: str | None, seed: int) -> Found:
         label: key of the metadata; None = there are no labels.
         seed: of what is drawn.
     """
-    found = Found(space)
+    found = Measured(space)
     flat = {part for part in space.parts if space.is_constant(part)}
     for part, count in space.counts.items():
         if count == 1:
@@ -80,8 +52,8 @@ def look(space: Space, label: str | None, seed: int) -> Found:
     across = [pair for pair in ordered if not flat & {*pair}]
     every = [*((part, part) for part in with_neighbours), *across]
     numbers = found.numbers
-    numbers["hubness"] = {_name(*pair): _hubness(found, *pair) for pair in every}
-    numbers["purity"] = {} if label is None else _kept({_name(*pair): _purity(found, label, *pair) for pair in every})
+    numbers["hubness"] = {name_of(*pair): _hubness(found, *pair) for pair in every}
+    numbers["purity"] = {} if label is None else _kept({name_of(*pair): _purity(found, label, *pair) for pair in every})
     numbers["own_modality"] = _own_modality(space) if len(space.parts) > 1 and not flat else {}
     numbers["uniformity"] = {
         part: defined(found, f"uniformity of {part}", partial(analysis.uniformity, space.of(part), seed))
@@ -98,15 +70,11 @@ def look(space: Space, label: str | None, seed: int) -> Found:
     numbers["modality_gap"] = {"_".join(pair): _gap(found, *pair, seed) for pair in space.pairs}
     numbers["alignment"] = _kept({"_".join(pair): _alignment(space, *pair) for pair in space.pairs})
     numbers["ranks"] = _kept(
-        {_name(*pair): _ranks(found, *pair, seed) for pair in itertools.permutations(space.parts, 2)}
+        {name_of(*pair): _ranks(found, *pair, seed) for pair in itertools.permutations(space.parts, 2)}
     )
     numbers["duplicates"] = {part: _duplicates(found, part) for part, count in space.counts.items() if count > 1}
     numbers["clusters"] = {part: _clusters(found, part, label, seed) for part in with_neighbours}
     return found
-
-
-def _name(part: str, answers: str) -> str:
-    return part if part == answers else f"{part}_to_{answers}"
 
 
 def _kept(values: dict[str, Numbers | None]) -> Numbers:
@@ -114,16 +82,7 @@ def _kept(values: dict[str, Numbers | None]) -> Numbers:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def defined(found: Found, what: str, measure: Callable[[], float]) -> float | None:
-    """A measure, or None and a note."""
-    try:
-        return measure()
-    except ValueError as error:
-        found.notes.append(f"{what}: not defined, for {error}")
-        return None
-
-
-def _hubness(found: Found, part: str, answers: str) -> Numbers:
+def _hubness(found: Measured, part: str, answers: str) -> Numbers:
     graph, space = found.space.graph(part, answers), found.space
     hubness = analysis.hubness(graph, space.counts[answers])
     found.hubs[part, answers] = hubness
@@ -160,7 +119,7 @@ def _found_by_partners(space: Space, graph: Graph, part: str, answers: str) -> n
     return found
 
 
-def _purity(found: Found, label: str, part: str, answers: str) -> Numbers | None:
+def _purity(found: Measured, label: str, part: str, answers: str) -> Numbers | None:
     """Of one modality, or of its neighbours in another."""
     space, across = found.space, part != answers
     labels = space.labels(label, part)
@@ -170,11 +129,11 @@ def _purity(found: Found, label: str, part: str, answers: str) -> Numbers | None
     try:
         shares, chance = analysis.purity(space.graph(part, answers), labels, others)
     except ValueError as error:
-        found.notes.append(f"purity of {_name(part, answers)}: not defined, for {error}")
+        found.notes.append(f"purity of {name_of(part, answers)}: not defined, for {error}")
         return None
     known = ~np.isnan(shares)  # (n,)
     if not known.any():
-        found.notes.append(f"purity of {_name(part, answers)}: no item has a neighbour whose {label} is known.")
+        found.notes.append(f"purity of {name_of(part, answers)}: no item has a neighbour whose {label} is known.")
         return None
     if not across:
         found.purity[part] = shares
@@ -192,8 +151,8 @@ def _purity(found: Found, label: str, part: str, answers: str) -> Numbers | None
     alone = [one for one in mine if sizes[one] <= itself]
     if alone:
         found.notes.append(
-            f"purity of {_name(part, answers)}: of {len(mine)} values of {label}, {len(alone)} have no {answers} that "
-            "could be a neighbour of the same; their items count as 0 and are not listed."
+            f"purity of {name_of(part, answers)}: of {len(mine)} values of {label}, {len(alone)} have no {answers} "
+            "that could be a neighbour of the same; their items count as 0 and are not listed."
         )
     total = sum(sizes.values()) - itself
     rows = [
@@ -232,7 +191,7 @@ def _own_modality(space: Space) -> Numbers:
     }
 
 
-def _gap(found: Found, first: str, second: str, seed: int) -> Numbers:
+def _gap(found: Measured, first: str, second: str, seed: int) -> Numbers:
     space = found.space
     clouds = space.of(first), space.of(second)
     gap, spreads = analysis.modality_gap(*clouds), [analysis.spread(cloud) for cloud in clouds]
@@ -263,7 +222,7 @@ def _alignment(space: Space, first: str, second: str) -> Numbers | None:
     return {"parts": [first, second], "alignment": mean, "pairs": len(rows), "shift": share}
 
 
-def _ranks(found: Found, part: str, answers: str, seed: int) -> Numbers | None:
+def _ranks(found: Measured, part: str, answers: str, seed: int) -> Numbers | None:
     """Where partners stand, as the vectors are and with the gap closed."""
     space = found.space
     codes, its = space.partners[space.parts[part]], space.partners[space.parts[answers]]  # (n,), (m,)
@@ -272,9 +231,9 @@ def _ranks(found: Found, part: str, answers: str, seed: int) -> Numbers | None:
         return None
     asked = np.sort(np.random.default_rng(seed).permutation(able)[:RANKED])  # (Q,)
     queries, others = space.of(part)[asked], space.of(answers)  # (Q, D), (m, D)
-    ranks = analysis.ranks(queries, others, codes[asked], its)
-    order = np.argsort(-ranks.places, kind="stable")  # (Q,)
-    found.worst[part, answers] = asked[order], ranks.places[order]
+    stand = ranks(queries, others, codes[asked], its)
+    order = np.argsort(-stand.places, kind="stable")  # (Q,)
+    found.worst[part, answers] = asked[order], stand.places[order]
     items = space.items[space.parts[part]]
     closed = _unit(queries - space.of(part).mean(axis=0)), _unit(others - others.mean(axis=0))  # (Q, D), (m, D)
     return {
@@ -282,17 +241,17 @@ def _ranks(found: Found, part: str, answers: str, seed: int) -> Numbers | None:
         "to": answers,
         "queries": len(asked),
         "answers": len(others),
-        **_recalls(ranks),
-        "gap_closed": _recalls(analysis.ranks(*closed, codes[asked], its)),
+        **_recalls(stand),
+        "gap_closed": _recalls(ranks(*closed, codes[asked], its)),
         "worst": [
             {"id": items[row].id, "place": float(place)}
-            for row, place in zip(asked[order][:LISTED].tolist(), ranks.places[order], strict=False)
+            for row, place in zip(asked[order][:LISTED].tolist(), stand.places[order], strict=False)
         ],
     }
 
 
-def _recalls(ranks: analysis.Ranks) -> Numbers:
-    return {"R@1": ranks.recall(1), "R@10": ranks.recall(10), "median": float(np.median(ranks.places))}
+def _recalls(stand: Ranks) -> Numbers:
+    return {"R@1": stand.recall(1), "R@10": stand.recall(10), "median": float(np.median(stand.places))}
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -300,14 +259,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths > 0, lengths, 1)  # (n, D)
 
 
-def _duplicates(found: Found, part: str) -> Numbers:
+def _duplicates(found: Measured, part: str) -> Numbers:
     space = found.space
     items, owners = space.items[space.parts[part]], space.partners[space.parts[part]]
     numbers = {}
     for name, cosine in (("equal", DUPLICATE), ("near", NEAR_DUPLICATE)):
         groups = analysis.duplicates(space.graph(part), cosine)
         apart = [group for group in groups if len(np.unique(owners[group])) > 1]
-        found.groups[part] = apart if name == "near" else []
         numbers[name] = {
             "cosine": cosine,
             "groups": len(groups),
@@ -315,10 +273,11 @@ def _duplicates(found: Found, part: str) -> Numbers:
             "of_several_items": len(apart),  # of the data set: sentences about one picture are expected to be alike
             "largest": [[items[row].id for row in group[:MEMBERS].tolist()] for group in apart[:LISTED]],
         }
+    found.groups[part] = apart  # the near ones, which came last
     return numbers
 
 
-def _clusters(found: Found, part: str, label: str | None, seed: int) -> list[Numbers]:
+def _clusters(found: Measured, part: str, label: str | None, seed: int) -> list[Numbers]:
     space = found.space
     where, count = space.parts[part], space.counts[part]
     cluster, medoids = analysis.clusters(space.of(part), min(CLUSTERS, max(count // 2, 1)), seed)
@@ -340,35 +299,3 @@ def _clusters(found: Found, part: str, label: str | None, seed: int) -> list[Num
             }
         )
     return rows
-
-
-def typical(words: Sequence[set[str]], cluster: np.ndarray) -> list[list[str]]:
-    """The words of each cluster that it has oftenest beyond what all items have: count times squared log of the ratio.
-
-    Args:
-        words: of n items, the most typical items first: of words that are as frequent, theirs come first.
-        cluster: (n,) int64.
-    """
-    all_counts = Counter(itertools.chain.from_iterable(words))
-    counts: list[Counter[str]] = [Counter() for _ in range(int(cluster.max()) + 1)]
-    for number, some in zip(cluster.tolist(), words, strict=True):
-        counts[number].update(sorted(some))
-    sizes = np.bincount(cluster)  # (clusters,)
-    found = []
-    for own, size in zip(counts, sizes.tolist(), strict=True):
-        logs = {word: math.log(n * len(words) / (size * all_counts[word])) for word, n in own.items()}
-        ranked = sorted(
-            (own[word] == 1, -own[word] * log**2, at) for at, (word, log) in enumerate(logs.items()) if log > 0
-        )
-        names = list(logs)
-        found.append([names[at] for _, _, at in ranked[:WORDS]])  # those of a single item come last
-    return found
-
-
-def words_of(space: Space, rows: np.ndarray) -> list[set[str]]:
-    """The words of all sentences of some items and of their partners."""
-    said: dict[int, set[str]] = {}
-    for item, code in zip(space.items, space.partners.tolist(), strict=True):
-        if isinstance(item.metadata.get("text"), str):
-            said.setdefault(code, set()).update(tokenize(item.metadata["text"]))
-    return [said.get(code, set()) for code in space.partners[rows].tolist()]

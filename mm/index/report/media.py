@@ -35,18 +35,19 @@ def shown(
 
     Raises:
         LookupError: the data set of the run has no such item.
+        ValueError: the metadata name a file by something else than text.
         OSError, ValueError: as of `sources` and `member`.
     """
     metadata, modality = item.metadata, item.modality
     if "text" in metadata:
         return Shown("text", metadata["text"])
     if "path" in metadata:
-        return Shown(modality, Path(metadata["path"]))
+        return Shown(modality, Path(_word(item, "path")))
     if "shard" in metadata and member is not None:
-        return Shown(modality, member(Path(metadata["shard"]), metadata["member"]))
+        return Shown(modality, member(Path(_word(item, "shard")), _word(item, "member")))
     if sources is not None and modality in OF_RUNS:
         entry = str(item.id).removeprefix(f"{modality}:")
-        found = sources(metadata.get("split", "test"), modality)
+        found = sources(_word(item, "split", "test"), modality)
         if entry not in found:
             raise LookupError(f"the data set of the run has no {modality} {entry!r}.")
         return Shown(modality, found[entry])
@@ -83,6 +84,18 @@ class Cells:
                 self.missing[item.id] = str(error)
                 self._known[item.id] = Shown("text", f"(cannot be read) {item.id}")
         return self._known[item.id]._replace(title=title, right=right)
+
+
+def _word(item: Item, key: str, default: str = "") -> str:
+    """The text that the metadata have under a key.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = item.metadata.get(key, default)
+    if not isinstance(found, str):
+        raise ValueError(f"{key!r} of {item.id!r} must be text: got {found!r:.60}.")
+    return found
 
 
 def _read(cell: Shown) -> Shown:

@@ -13,10 +13,12 @@ import numpy as np
 from mm.index import projection
 from mm.index.analysis import Graph, clusters, neighbours
 from mm.index.grid import Shown, draw_neighbours
-from mm.index.report.maps import draw_cells, draw_cosines, draw_hubness, draw_maps
-from mm.index.report.measures import CLUSTERS, Found, Numbers, typical, words_of
+from mm.index.report.maps import draw_cosines, draw_grid, draw_hubness, draw_maps
+from mm.index.report.measured import Measured, Numbers, name_of
+from mm.index.report.measures import CLUSTERS
 from mm.index.report.media import Cells
 from mm.index.report.spaces import Space
+from mm.index.report.words import typical, words_of
 
 ROWS, COLUMNS = 4, 6  # queries of a grid, and neighbours beside each
 LETTERS = 22  # of a name above a cell
@@ -51,7 +53,7 @@ class Artist:
         label: key of the metadata; None = there are no labels.
     """
 
-    def __init__(self, found: Found, cells: Cells, folder: Path, prefix: str, seed: int, label: str | None):
+    def __init__(self, found: Measured, cells: Cells, folder: Path, prefix: str, seed: int, label: str | None):
         self.found, self.space, self.cells, self.label, self.seed = found, found.space, cells, label, seed
         self._folder, self._prefix = folder, prefix
         self.drawn: list[Drawn] = []
@@ -67,7 +69,7 @@ class Artist:
                 self._least_pure(part)
         self._cosines()
         if self.found.hubs:
-            occurrences = {_arrow(*pair): hubness.occurrences for pair, hubness in self.found.hubs.items()}
+            occurrences = {name_of(*pair, " → "): hubness.occurrences for pair, hubness in self.found.hubs.items()}
             caption = (
                 "How often items are neighbours: within a modality, and of the queries before an arrow those behind."
             )
@@ -98,7 +100,7 @@ class Artist:
         except ValueError as error:
             self.found.notes.append(f"maps: none, for {error}")
             return None
-        settings["pca"] = {"explained": projection.explained(vectors, made["PCA"])}
+        settings["pca"] = {"variance_share": projection.variance_share(vectors, made["PCA"])}
         perplexity = projection.widest_perplexity(len(rows))
         log.info("%s: t-SNE and UMAP of %d items", self.space.name, len(rows))
         made["t-SNE"] = projection.tsne(vectors, self.seed, perplexity)
@@ -115,7 +117,7 @@ class Artist:
         settings["sample"] = counts
         drawn = ", ".join(f"{count:,} of {self.space.counts[part]:,} {part}" for part, count in counts.items())
         note = f"{drawn}; seed {self.seed}; t-SNE: perplexity {perplexity:g}; PCA shows " + (
-            f"{100 * settings['pca']['explained']:.0f} % of the variance"
+            f"{100 * settings['pca']['variance_share']:.0f} % of the variance"
         )
         if settings["umap"]:
             note += f"; UMAP: {graph.rows.shape[1]} neighbours"
@@ -152,7 +154,7 @@ class Artist:
         chance = np.random.default_rng(self.seed)
         asked = np.sort(chance.permutation(self.space.counts[part])[:ROWS])
         rows = [(self._cell(part, row), self._answers(part, answers, row)) for row in asked.tolist()]
-        name = f"neighbours_{_arrow(part, answers, '_to_')}"
+        name = f"neighbours_{name_of(part, answers)}"
         caption = f"Random queries: {part}, and the nearest {answers}. {self._frames(part, answers)}"
         self._keep("neighbours", caption, self._grid(name, rows))
 
@@ -165,7 +167,7 @@ class Artist:
             item = self.space.items[start + partner]
             first = self.cells.cell(item, f"its partner: place {place:,.0f}", True)
             rows.append((self._cell(part, row), [first, *self._answers(part, answers, row)[: COLUMNS - 1]]))
-        name = f"worst_{_arrow(part, answers, '_to_')}"
+        name = f"worst_{name_of(part, answers)}"
         caption = (
             f"Worst queries: the {part} whose nearest partner stands last among the {self.space.counts[answers]:,} "
             f"{answers}. Beside each its partner, then the nearest {answers}. {self._frames(part, answers)}"
@@ -223,7 +225,7 @@ class Artist:
             some = np.sort(chance.permutation(askers)[:COLUMNS]).tolist()
             first = self.cells.cell(items[hub], f"{hubness.occurrences[hub]:,} times a neighbour")
             rows.append((first, [self._cell(part, row) for row in some]))
-        name = f"hubs_{_arrow(part, answers, '_to_')}"
+        name = f"hubs_{name_of(part, answers)}"
         caption = (
             f"The greatest hubs: {answers} that are oftenest among the neighbours of {part}, beside random askers."
         )
@@ -249,7 +251,7 @@ class Artist:
             cells.append(self._cell(part, medoid)._replace(title=f"{number + 1}: {' '.join(named)} ({one['items']:,})"))
         name = f"medoids_{part}"
         caption = f"The medoid of each cluster of {part}, with what is most typical of it and the number of its items."
-        self._keep("clusters", caption, draw_cells(cells, self._path(name)))
+        self._keep("clusters", caption, draw_grid(cells, self._path(name)))
 
     def _cell(self, part: str, row: int) -> Shown:
         """An item by its position in its modality, with its label or name."""
@@ -298,10 +300,6 @@ class Artist:
 def _short(name: str) -> str:
     """A name without its middle, where it is wider than a cell."""
     return name if len(name) <= LETTERS else f"{name[: LETTERS // 2]}…{name[1 - LETTERS // 2 :]}"
-
-
-def _arrow(part: str, answers: str, between: str = " → ") -> str:
-    return part if part == answers else f"{part}{between}{answers}"
 
 
 def _spread(space: Space, sample: int, seed: int) -> np.ndarray:

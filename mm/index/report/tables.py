@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mm.index.report.facts import about, facts, pair_of, side_by_side
 from mm.index.report.page import Section, figure, page, percent, table, text, value_of
 from mm.index.report.pictures import Drawn
 
@@ -42,7 +43,7 @@ def contents(report: Mapping[str, Any], drawn: Mapping[str, Sequence[Drawn]]) ->
             f"{count} of {of} items that are shown could not be read, the first: {next(iter(missing.values()))}"
         )
     sections = [
-        Section("facts", "At a glance", "", [("", _side_by_side(report) if several else _facts(report, names[0]))]),
+        Section("facts", "At a glance", "", [("", side_by_side(report) if several else facts(report, names[0]))]),
         Section("overlap", "How alike the spaces are", LIKENESS, [("", _likeness(report))]),
         *(
             Section(measure.key, measure.title, measure.how, [(n, _body(measure, report, n, drawn[n])) for n in names])
@@ -51,90 +52,11 @@ def contents(report: Mapping[str, Any], drawn: Mapping[str, Sequence[Drawn]]) ->
     ]
     return page(
         "What is in " + " and ".join(names),
-        _spaces(report) + "".join(f'<p class="note">{text(note)}</p>\n' for note in notes),
+        about(report) + "".join(f'<p class="note">{text(note)}</p>\n' for note in notes),
         sections,
         f"k = {report['k']}, seed {report['seed']}, {report['seconds']:.0f} s. {versions}.",
         several,
     )
-
-
-def _spaces(report: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            name,
-            ", ".join(f"{count:,} {part}" for part, count in about["counts"].items()),
-            about["dim"],
-            about["fingerprint"] or "not known",
-            about["run"] or "none",
-        )
-        for name, about in report["spaces"].items()
-    ]
-    label = report["label"]
-    said = (
-        f"Labels are the values of {label!r}." if label else "There are no labels: --label names a key of the metadata."
-    )
-    return table(("space", "items", "numbers each", "fingerprint", "run"), rows, {2}) + f"<p>{text(said)}</p>\n"
-
-
-def _side_by_side(report: Mapping[str, Any]) -> str:
-    """The same numbers of all spaces in one table."""
-    names = list(report["spaces"])
-    rows: dict[str, dict[str, str]] = {}
-    for name in names:
-        told = {f"R@1 {_pair(one)}": percent(one["R@1"]) for one in report["ranks"][name].values()}
-        for one in report["purity"][name].values():
-            told[f"purity {_pair(one)}"] = percent(one["purity"])
-        for gap in report["modality_gap"][name].values():
-            told[f"gap {', '.join(gap['spread'])}"] = value_of(gap["distance"])
-        for one in report["alignment"][name].values():
-            told[f"alignment {', '.join(one['parts'])}"] = value_of(one["alignment"])
-        for key in ("uniformity", "intrinsic_dimension"):
-            told |= {f"{key.replace('_', ' ')} {part}": value_of(one) for part, one in report[key][name].items()}
-        for one in report["hubness"][name].values():
-            told[f"hubness {_pair(one)}: skewness"] = value_of(one["skewness"])
-            told[f"hubness {_pair(one)}: never found"] = percent(one["antihubs"])
-        for what, value in told.items():
-            rows.setdefault(what, {})[name] = value
-    lines = [(what, *(found.get(name, "-") for name in names)) for what, found in rows.items()]
-    return table(("", *names), lines, set(range(1, len(names) + 1)))
-
-
-def _facts(report: Mapping[str, Any], name: str) -> str:
-    """Sentences of the numbers."""
-    facts = []
-    for ranks in report["ranks"][name].values():
-        closed, shares = ranks["gap_closed"], (percent(ranks["R@1"]), percent(ranks["R@10"]))
-        facts.append(
-            f"For {shares[0]} of {ranks['from']} queries the nearest of {ranks['answers']:,} {ranks['to']} is a "
-            f"partner, for {shares[1]} one of the ten nearest; with the gap between the modalities closed, for "
-            f"{percent(closed['R@1'])} and {percent(closed['R@10'])}."
-        )
-    for gap in report["modality_gap"][name].values():
-        if gap["relative"] is not None:
-            one, two = gap["spread"]
-            told = gap["separability"]
-            facts.append(
-                f"The means of {one} and {two} are {gap['distance']:.2f} apart, {gap['relative']:.2f} times the spread "
-                f"within{'' if told is None else f'; a plane tells {percent(told)} of them apart'}."
-            )
-    for pure in report["purity"][name].values():
-        facts.append(
-            f"Of the {pure['to']} nearest to {_one(pure['from'])}, {percent(pure['purity'])} have its {pure['label']}; "
-            f"by chance {percent(pure['chance'])}."
-        )
-    for hubs in report["hubness"][name].values():
-        if hubs["from"] != hubs["to"] or len(report["spaces"][name]["counts"]) == 1:
-            own = hubs["by_partners"]
-            facts.append(
-                f"Of the places among the {hubs['to']} nearest to {_one(hubs['from'])}, the most frequent hundredth "
-                f"takes {percent(hubs['top_percent'])}; {percent(hubs['antihubs'])} are never among them."
-                + ("" if own is None else f" Their own partner finds {percent(own)} of all, and of that hundredth ")
-                + ("" if own is None else f"{percent(hubs['by_partners_top_percent'])}.")
-            )
-    for part, groups in report["duplicates"][name].items():
-        if count := groups["near"]["of_several_items"]:
-            facts.append(f"{part}: {count:,} groups of near duplicates belong to different items of the data set.")
-    return f'<ul class="facts">{"".join(f"<li>{text(one)}</li>" for one in facts)}</ul>\n' if facts else ""
 
 
 def _body(measure: Measure, report: Mapping[str, Any], name: str, drawn: Sequence[Drawn]) -> str:
@@ -146,7 +68,7 @@ def _body(measure: Measure, report: Mapping[str, Any], name: str, drawn: Sequenc
 def _ranks(report: Mapping[str, Any], name: str) -> str:
     rows = [
         (
-            _pair(one),
+            pair_of(one),
             f"{one['queries']:,}",
             f"{one['answers']:,}",
             *(percent(some[key]) for some in (one, one["gap_closed"]) for key in ("R@1", "R@10")),
@@ -162,7 +84,7 @@ def _purity(report: Mapping[str, Any], name: str) -> str:
     rows, lists = [], ""
     for one in report["purity"][name].values():
         shares = percent(one["purity"]), percent(one["chance"])
-        rows.append((_pair(one), f"{one['items']:,}", f"{one['labels']:,}", *shares))
+        rows.append((pair_of(one), f"{one['items']:,}", f"{one['labels']:,}", *shares))
         if one["from"] == one["to"] and one["labels"] > 1:
             some = [
                 (row["label"], f"{row['items']:,}", percent(row["purity"]), percent(row["chance"]))
@@ -176,7 +98,7 @@ def _purity(report: Mapping[str, Any], name: str) -> str:
 def _hubness(report: Mapping[str, Any], name: str) -> str:
     rows = [
         (
-            _pair(one),
+            pair_of(one),
             f"{one['skewness']:.2f}",
             f"{one['mean']:.1f}",
             f"{one['most']:,}",
@@ -261,14 +183,6 @@ def _likeness(report: Mapping[str, Any]) -> str:
         for part, one in parts.items()
     ]
     return table(("spaces", "", "items", "overlap", "by chance", "CKA"), rows, {2, 3, 4, 5})
-
-
-def _pair(one: Mapping[str, Any]) -> str:
-    return one["from"] if one["from"] == one["to"] else f"{one['from']} → {one['to']}"
-
-
-def _one(part: str) -> str:
-    return f"{'an' if part[:1] in 'aeiou' else 'a'} {part}"
 
 
 LIKENESS = (

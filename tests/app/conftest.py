@@ -1,0 +1,158 @@
+"""What the tests of the page share: a small run of each task, an index, and a server of all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from mm import data
+from mm.data import SoundingScenes
+from tests.shared import ROOT
+from tests.talking import untrained_run
+
+FEW = ["data.scenes=64", "data.batch_size=16", "loop.steps=4", "loop.tensorboard=false"]
+
+
+@pytest.fixture(scope="session")
+def briefly(trained: Callable[..., Path]) -> Callable[..., Path]:
+    """briefly("vqa") is a run on the embedded data that was trained for four steps and evaluated on a few scenes."""
+
+    def train(task: str, *changes: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data, "EVALUATION_SCENES", 12)
+            return trained(task, "--config", str(ROOT / f"configs/{task}/tiny.yaml"), *FEW, *changes)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def vqa_run(briefly: Callable[..., Path]) -> Path:
+    return briefly("vqa")
+
+
+@pytest.fixture(scope="session")
+def localisation_run(briefly: Callable[..., Path]) -> Path:
+    return briefly("localisation", "loop.steps=20")
+
+
+@pytest.fixture(scope="session")
+def distillation_run(briefly: Callable[..., Path]) -> Path:
+    return briefly("distillation")
+
+
+@pytest.fixture(scope="session")
+def separation_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("runs") / "separation")
+
+
+@pytest.fixture(scope="session")
+def index_folder(script: Callable, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the test split of `tiny_run`."""
+    out = tmp_path_factory.mktemp("index") / "index"
+    answer = script("build_index", tiny_run, "--out", out)
+    assert answer.code == 0, answer.err
+    return out
+
+
+class Scene(NamedTuple):
+    """A scene of the embedded world in files."""
+
+    image: Path
+    audio: Path
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("scene")
+    item = SoundingScenes("val", 1)[0]
+    Image.fromarray(item.image[0]).save(folder / "scene.png")
+    soundfile.write(folder / "scene.wav", item.audio[0], 16000)
+    return Scene(folder / "scene.png", folder / "scene.wav")
+
+
+class Hostile(NamedTuple):
+    """Files that somebody may upload."""
+
+    bomb: Path
+    no_sound: Path
+    no_picture: Path
+    empty: Path
+    notes: Path
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
+    folder = tmp_path_factory.mktemp("hostile")
+    found = Hostile(*(folder / name for name in ("bomb.png", "song.wav", "photo.png", "empty.png", "notes.txt")))
+    Image.fromarray(np.zeros((1, 1), np.uint8)).resize((20_000, 10_000)).convert("1").save(found.bomb)
+    assert found.bomb.stat().st_size < 100_000
+    for file in (found.no_sound, found.no_picture, found.notes):
+        file.write_text("these are words\n" * 40)
+    found.empty.touch()
+    return found
+
+
+class Served(NamedTuple):
+    """A page that is served.
+
+    Attributes:
+        url: of it.
+        log: what its process says.
+        process: that serves it.
+    """
+
+    url: str
+    log: Path
+    process: subprocess.Popen
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
+    """serve(ARGUMENT...) starts scripts/explore.py on a free port; it ends with the tests."""
+    processes = []
+
+    def start(*arguments: object) -> Served:
+        log = tmp_path_factory.mktemp("page") / "log.txt"
+        command = [sys.executable, str(ROOT / "scripts/explore.py"), *map(str, arguments), "--port", "0"]
+        with log.open("w") as file:
+            process = subprocess.Popen(command, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        processes.append(process)
+        until = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < until:
+            if found := re.search(r"http://\S+/", log.read_text()):
+                return Served(found[0], log, process)
+            time.sleep(0.05)
+        raise AssertionError(log.read_text())
+
+    yield start
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def served(
+    serve: Callable[..., Served],
+    index_folder: Path,
+    tiny_run: Path,
+    captioning_run: Path,
+    vqa_run: Path,
+    localisation_run: Path,
+    separation_run: Path,
+    distillation_run: Path,
+) -> Served:
+    """The page of all runs and the index."""
+    runs = (tiny_run, captioning_run, vqa_run, localisation_run, separation_run, distillation_run)
+    return serve(*runs, "--index", index_folder)
