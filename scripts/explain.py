@@ -17,7 +17,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from mm.app.explained import box_told, explain_view, facts, faithfulness_of, patch_cells, view_of, with_random_weights
+from mm.app.explained import (
+    box_told,
+    encoder_view,
+    explain_view,
+    facts,
+    faithfulness_of,
+    patch_cells,
+    view_of,
+    with_random_weights,
+)
 from mm.app.runs import open_run
 from mm.config import clean_exit
 from mm.engine import keep_freed_memory, start_logging
@@ -25,20 +34,27 @@ from mm.explain.methods import HEAT, METHOD, METHODS, boxed
 from mm.explain.pictures import draw_cells
 
 PATCHES = "patches"
-OF_AN_INPUT = ("file", "image", "audio", "faces", "target", "question")  # arguments
+METHODS_HELP = f"{METHOD} unless given; or {', '.join(one for one in (*METHODS, PATCHES) if one != METHOD)}"
+OF_ENCODERS = (PATCHES, "filters", "activations")  # methods that ask for no answer
+ASKED = ("faces", "target", "question")
+IDLE = {
+    PATCHES: ("file", "image", "audio", *ASKED),
+    "filters": ("file", "image", "audio", *ASKED),
+    "activations": ASKED,
+}
 
 
 @clean_exit(OSError, ValueError)
 def main() -> None:
     """Load, explain, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="run folder")
     parser.add_argument("file", nargs="?", metavar="IMAGE", help="picture file")
     parser.add_argument("--image", metavar="F", help="the same")
     parser.add_argument("--audio", metavar="F", help="sound file")
     parser.add_argument("--faces", nargs="+", metavar="F", help="a video of each who talks, of separation")
     parser.add_argument("--of", choices=("image", "audio"), help="which is explained, where both are given; image")
-    parser.add_argument("--method", choices=(*METHODS, PATCHES), default=METHOD, help=f"{METHOD} unless given")
+    parser.add_argument("--method", choices=(*METHODS, PATCHES), default=METHOD, metavar="M", help=METHODS_HELP)
     parser.add_argument("--target", default="", metavar="T", help="what is explained: see above")
     parser.add_argument("--question", default="", metavar="Q", help="of question answering")
     parser.add_argument("--layer", default="", metavar="NAME", help="of the network; the last with a map")
@@ -55,16 +71,26 @@ def main() -> None:
         parser.error("--unit is of --method patches, which needs it")
     if (arguments.box or arguments.check or arguments.randomise) and arguments.method not in (*HEAT, "cam"):
         parser.error(f"--box, --check and --randomise are of a heat map, which {arguments.method} has none of")
-    if arguments.method == PATCHES and (idle := [name for name in OF_AN_INPUT if getattr(arguments, name)]):
-        parser.error(f"--method patches looks at the run's test inputs, and takes no {', '.join(idle)}")
+    if idle := [name for name in IDLE.get(arguments.method, ()) if getattr(arguments, name)]:
+        parser.error(f"--method {arguments.method} takes no {', '.join(idle)}: leave it out")
+    if arguments.grid and not arguments.grid.lower().endswith(".png"):
+        parser.error(f"a figure is written as .png: got {arguments.grid!r}")
     start_logging(stream=sys.stderr)
     keep_freed_memory()
     run = open_run(arguments.run)
     sources = {"image": arguments.file or arguments.image, "audio": arguments.audio, "video": arguments.faces}
     sources = {modality: file for modality, file in sources.items() if file}
+    if arguments.method in OF_ENCODERS:
+        of = arguments.of or next((m for m in sources or run.model.encoders if m in ("image", "audio")), "image")
     if arguments.method == PATCHES:
-        of = arguments.of or next((one for one in ("image", "audio") if one in run.model.encoders), "image")
-        cells, told = patch_cells(run, of, arguments.layer, arguments.unit), {"unit": arguments.unit}
+        told, cells = patch_cells(run, of, arguments.layer, arguments.unit)
+    elif arguments.method in OF_ENCODERS:
+        if arguments.method == "activations" and of not in sources:
+            raise ValueError(f"activations are those of an input: give a file of {of}.")
+        view = encoder_view(run, of, sources.get(of))
+        cells = explain_view(of, view, sources.get(of), arguments.method, arguments.layer).cells
+        told = {"what": f"{arguments.method} of {view.said}, {arguments.layer or 'the last layer with a map'}"}
+        told = {"what": f"filters of {view.said}"} if arguments.method == "filters" else told
     else:
         of, view = view_of(run, sources, arguments.of or "", arguments.target, arguments.question)
         explained = explain_view(of, view, sources[of], arguments.method, arguments.layer)
@@ -84,7 +110,8 @@ def main() -> None:
     else:
         print("\n".join(lines(told)))
     if arguments.grid:
-        note = f"{arguments.method}" + (f"; {told['what']}" if "what" in told else f", channel {arguments.unit}")
+        note = f"{arguments.method}; {told['what']}; each brightest at its maximum, cells enlarged bilinearly"
+        note += "; time to the right, low bands at the bottom" if of == "audio" else ""
         print(f"picture: {draw_cells(cells, arguments.grid, note)}", file=sys.stderr)
 
 

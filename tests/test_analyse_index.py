@@ -68,6 +68,19 @@ def test_two_runs_are_compared_and_one_modality_is_enough(script, index: Path, b
     assert_clean(script("analyse_index", index, bare, "--out", tmp_path / "s"), "compared by the ids of their items")
 
 
+def test_a_constant_modality(script, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((20, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    items = [{"item": str(row)} for row in range(20)]
+    index = Index.build(vectors, [f"image:{row}" for row in range(20)], items, modality="image")
+    index.add(vectors[[0] * 40], [f"text:{row}" for row in range(40)], items * 2, modality="text")
+    index.save(tmp_path / "index")
+    answer = script("analyse_index", tmp_path / "index", "--out", tmp_path / "report", "--sample", "0")
+    assert answer.code == 0, answer.err
+    assert "image_to_text: R@1 0.050, with the gap closed 0.050; hubness: skewness -" in answer.out  # 2 of 40
+    assert "note: text: all 40 vectors are equal." in answer.out
+
+
 def test_the_run_must_be_that_of_the_index(script, tiny_run: Path, index: Path, tmp_path: Path) -> None:
     found = Index.load(index)
     ids = [one for one in found.ids if one.startswith("image:")]

@@ -55,15 +55,17 @@ def test_every_task_is_explained(script, runs, scene, captioning_run: Path, tmp_
         assert set(found) == {"what", "score", "strongest"}, name
         assert colours(out) > 50, name
     found = told(script("explain", captioning_run, picture, "--target", "red", "--method", "saliency", "--json"))
-    assert "'red' in" in found["what"]
+    assert "log-probability of 'red'" in found["what"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("of", ["image", "audio"])
 def test_every_method_of_pictures_and_of_sounds(script, runs, scene, tmp_path: Path, method: str, of: str) -> None:
     given = ("--image", scene["image"]) if of == "image" else ("--audio", scene["audio"])
-    target = ("--target", "a red circle")
+    target = () if method == "activations" else ("--target", "a red circle")
     run = runs["retrieval"]
+    if method == "filters":
+        given, target = ("--of", of), ()
     if method == "cam":
         run, target = runs["teacher"], ()
         if of == "audio":
@@ -83,9 +85,10 @@ def test_a_voice_is_explained_by_its_face(script, talk: Path, tmp_path: Path) ->
         assert answer.code == 0, answer.err
         assert "face 2" in answer.out
         assert colours(tmp_path / f"{method}.png") > 50
-    for method in ("grad_cam", "visualise", "activations"):
+    for method in ("grad_cam", "visualise"):
         assert_clean(script("explain", run, *given, "--method", method), "unknown method for faces")
-    assert_clean(script("explain", run, "--method", "patches", "--unit", 1), "a separation looks at faces over time")
+    for method in (("patches", "--unit", 1), ("filters",)):
+        assert_clean(script("explain", run, "--method", *method, "--of", "audio"), "looks at faces over time")
     assert_clean(script("explain", run, "--audio", talk / "mix.wav"), "give faces and a sound")
 
 
@@ -100,6 +103,12 @@ def test_the_box_the_checks_and_random_weights(script, runs, scene, tmp_path: Pa
     left = found["correlation with random weights up to"]
     assert next(iter(left)) == "head"
     assert list(left)[-1].startswith("encoder.net.conv1")
+
+
+def test_unknown_words_are_told(script, runs, scene) -> None:
+    answer = script("explain", runs["retrieval"], scene["image"], "--target", "a red zzqqx", "--method", "saliency")
+    assert answer.code == 0
+    assert "have no part in it: zzqqx" in answer.err
 
 
 def test_patches_of_a_channel(script, runs, tmp_path: Path) -> None:
@@ -125,7 +134,7 @@ def test_patches_of_a_channel(script, runs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("retrieval", ("IMAGE",), "one sentence or one other source: got 0"),
+        ("retrieval", ("IMAGE",), "one sentence or one other source: got neither"),
         ("retrieval", ("--target", "a red circle"), "a picture or a sound: got none"),
         ("retrieval", ("IMAGE", "--target", "sqare"), "Words like them: square"),
         ("retrieval", ("IMAGE", "--question", "what?", "--target", "red"), "takes no question"),
@@ -138,7 +147,8 @@ def test_patches_of_a_channel(script, runs, tmp_path: Path) -> None:
         ("retrieval", ("IMAGE", "--target", "red", "--layer", "encoder.net.layer3"), "a layer is for"),
         ("retrieval", ("missing.png", "--target", "red"), "missing.png"),
         ("retrieval", ("AUDIO", "--target", "red"), "scene.wav"),
-        ("retrieval", ("IMAGE", "--target", "red", "--grid", "out.jpg"), "written as .png"),
+        ("retrieval", ("IMAGE", "--target", "zzz red", "--target", "zzz"), "a word that the encoder knows: got 'zzz'"),
+        ("retrieval", ("--method", "activations", "--of", "audio"), "give a file of audio"),
     ],
 )
 def test_what_cannot_be_explained_is_said(script, runs, scene, name: str, given: tuple, said: str) -> None:
@@ -154,6 +164,8 @@ def test_wrong_commands_are_said(script, runs, scene) -> None:
         ((picture, "--method", "patches", "--unit", 3), "takes no file"),
         (("--method", "patches"), "--unit is of --method patches"),
         ((picture, "--method", "filters", "--box"), "are of a heat map"),
+        ((picture, "--target", "red", "--grid", "out.jpg"), "written as .png"),
+        ((picture, "--target", "red", "--method", "activations"), "takes no target"),
         ((picture, "--method", "gradcam"), "invalid choice: 'gradcam'"),
     ):
         answer = script("explain", run, *given)
@@ -177,4 +189,4 @@ def test_explanations_are_scored_on_scenes(script, runs) -> None:
     assert told(one_thing)["methods"]["cam"]["other"] is None
     assert_clean(script("evaluate_explanations", runs["localisation"]), "objects of an image are known", "localisation")
     assert_clean(script("evaluate_explanations", runs["vqa"], "--of", "audio"), "to runs of retrieval: got vqa")
-    assert_clean(script("evaluate_explanations", runs["vqa"], "--cases", 0), "number of cases must lie in 1..")
+    assert_clean(script("evaluate_explanations", runs["vqa"], "--cases", 0), "number of cases must be at least 1")

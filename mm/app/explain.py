@@ -10,7 +10,7 @@ import numpy as np
 
 from mm.app import examples
 from mm.app.events import on
-from mm.app.explained import TASKS, explain_view, facts, view_of
+from mm.app.explained import explain_view, facts, view_of
 from mm.app.inputs import figure, sources
 from mm.app.media import drawn
 from mm.app.runs import Run
@@ -68,7 +68,7 @@ def explained(
     """What is explained in words, and the picture of it.
 
     Args:
-        run: of one of `mm.app.explained.TASKS`.
+        run: of a task of `TARGETS`.
         files: {modality: file, of "video" a list of them, or None}.
         of: which of them is explained.
         target: see `mm.app.explained.view_of`.
@@ -91,6 +91,6 @@ def explained(
 
 
 def explains(run: Run) -> bool:
-    """Whether there is something to explain in a run: it is of such a task and sees or hears; of a separation, sees."""
-    seen = ["video"] if run.task == "separation" else list(KINDS)
-    return run.task in TASKS and any(modality in run.model.encoders for modality in seen)
+    """Whether there is something to explain in a run: it looks, or it hears more than voices."""
+    looks = {"image", "video"} & set(run.model.encoders)
+    return bool(looks) or (run.task != "separation" and "audio" in run.model.encoders)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mm import data, encoders
@@ -16,20 +19,23 @@ from mm.explain.attribution import upsample
 from mm.explain.cam import box_of
 from mm.explain.methods import PIXELS, Explained, explain, heat_of, last_layer, layer_for
 from mm.explain.patches import strongest_patches
-from mm.explain.pictures import Cell, as_pixels, spectrogram, stretched
+from mm.explain.pictures import Cell, as_pixels, readable, spectrogram, stretched
+from mm.features import Features
 from mm.media import read_image
 from mm.modes import in_eval_mode
 from mm.naming import known
 from mm.tasks import distillation_data, localisation_data
 
-TASKS = ("retrieval", "captioning", "vqa", "localisation", "distillation", "separation")
 EDGES = {
     "video": ("from the left", "from the top"),
     "image": ("from the left", "from the top"),
-    "audio": ("of the time", "of the bands"),
+    "audio": ("of the time", "of the bands, from the lowest"),
 }
 ENCODER = "encoder."  # where the layers of an `EndToEnd` begin that see places; heads have maps too
+PATCHES = 8  # of a channel that are shown
 INPUTS = 200  # of the test split, among which patches are looked for
+
+log = logging.getLogger(__name__)
 
 
 def view_of(
@@ -38,23 +44,28 @@ def view_of(
     """One thing that a run says of one input, and the modality of that input.
 
     Args:
-        run: of one of `TASKS`.
+        run: of any task.
         sources: {"image" or "audio": file or array, "video": faces, see `mm.tasks.separation_model`}.
         of: which of them is explained; "" = the faces, or else the picture if there is one.
         target: see `view` of the task's model; "" = the model's own.
         question: of question answering.
 
     Raises:
-        ValueError: another task, no source, a question where none is asked or none where one is; or see `view`.
+        ValueError: no source, a question where none is asked or none where one is; or see `view`.
     """
-    known(run.task, TASKS, "task to be explained")
     if (run.task == "vqa") != bool(question):
         raise ValueError(
             f"{run.path} answers questions: give one." if run.task == "vqa" else f"{run.path} takes no question."
         )
     if not sources:
         raise ValueError("what is explained must be given, a picture or a sound: got none.")
+    for file in (file for given in sources.values() for file in (given if isinstance(given, list) else [given])):
+        if isinstance(file, (str, Path)) and not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}.")
     of = of or next(modality for modality in EDGES if modality in sources)
+    said = question if run.task == "vqa" else target if run.task == "retrieval" else ""
+    if said and (unknown := run.model.encoder("text").unknown_words(said)):
+        log.warning("words that the encoder does not know have no part in it: %s", ", ".join(unknown))
     asked = {"question": question} if question else {}
     return of, run.model.view(of, sources, target, **asked)
 
@@ -64,8 +75,10 @@ def explain_view(of: str, view: encoders.View, source: Any, method: str, layer: 
     if of == "video":
         known(method, PIXELS, "method for faces")
         shown = as_pixels(view.seen[0, view.seen.shape[1] // 2][None])  # (H, W, 3)
+    elif source is None:  # of filters
+        shown = stretched(view.seen[0])  # (H, W, 3)
     else:
-        shown = read_image(source) if of == "image" else spectrogram(view.seen[0])
+        shown = read_image(source) if of == "image" else readable(spectrogram(view.seen[0]))
     if method != "filters":
         layer = layer_for(method, view.net, view.seen, layer, ENCODER)
     return explain(method, view.net, view.seen, view.target, shown, layer, view.head, flipped=of == "audio")
@@ -120,29 +133,51 @@ def with_random_weights(view: encoders.View, method: str, layer: str = "") -> li
     )
 
 
-def patch_cells(run: Run, of: str, layer: str, unit: int) -> list[Cell]:
+def encoder_view(run: Run, of: str, source: Any = None) -> encoders.View:
+    """What the encoder of a modality gives of an input, of a black one where there is none: for what needs no answer.
+
+    Raises:
+        ValueError: an unknown modality, or one without places.
+    """
+    takes = [modality for modality in run.model.encoders if modality not in ("text", "video")]
+    encoder = run.model.encoders[known(of, takes, "modality of this run")]
+    if run.task == "separation":
+        raise ValueError("a separation looks at faces over time: its layers have no pictures to be shown.")
+    net = encoders.EndToEnd(encoder, nn.Identity(), vector_of)
+    seen = torch.zeros(1, 3, 64, 64) if source is None else encoders.seen_of(encoder, source)  # (1, C, H, W)
+    return encoders.View(net, seen, 0, f"the encoder of the {of}")
+
+
+def vector_of(features: Features) -> Tensor:
+    """(B, D_v)."""
+    return features.vector
+
+
+def patch_cells(run: Run, of: str, layer: str, unit: int) -> tuple[dict[str, Any], list[Cell]]:
     """The patches of a run's test inputs that excite a channel of a layer most, the strongest first.
+
+    Returns:
+        What is told of them, and their pictures.
 
     Raises:
         ValueError: an unknown modality, layer or channel, or a data set without such inputs.
     """
-    encoder = run.model.encoders[known(of, [m for m in run.model.encoders if m != "text"], "modality of this run")]
-    if run.task == "separation":
-        raise ValueError("patches are parts of pictures and of sounds: a separation looks at faces over time.")
-    net = encoders.EndToEnd(encoder, nn.Identity(), lambda features: features.vector)
-    sources = [source for item in items_of(run) for source in getattr(item, of)[:1]]
-    if not sources:
+    net, encoder = encoder_view(run, of).net, run.model.encoders[of]
+    items = [item for item in items_of(run) if getattr(item, of)]
+    if not items:
         raise ValueError(f"the test split of {run.path} must have a source of {of}: it has none.")
-    seen = [encoders.seen_of(encoder, source) for source in sources]  # (1, C, H, W) each
-    cells = []
-    for patch in strongest_patches(net, seen, layer or last_layer(net, seen[0], ENCODER), unit):
+    seen = [encoders.seen_of(encoder, getattr(item, of)[0]) for item in items]  # (1, C, H, W) each
+    layer = layer or last_layer(net, seen[0], ENCODER)
+    found, cells = strongest_patches(net, seen, layer, unit, PATCHES), []
+    for patch in found:
         left, above, right, below = patch.box_px
         part = seen[patch.item][0, :, above:below, left:right]  # (C, h, w)
         if not part.numel():  # its field lies beyond the edge
             part = part.new_zeros(1, 1, 1)
-        pixels = spectrogram(part) if of == "audio" else stretched(part)  # (h, w, 3)
-        cells.append(Cell(f"input {patch.item}: {patch.activation:.3g}", pixels))
-    return cells
+        pixels = readable(spectrogram(part)) if of == "audio" else stretched(part)  # (h, w, 3)
+        cells.append(Cell(f"{items[patch.item].id}: {patch.activation:.3g}", pixels))
+    strengths = {items[patch.item].id: patch.activation for patch in found}
+    return {"what": f"channel {unit} of {layer}", "activations": strengths}, cells
 
 
 def items_of(run: Run) -> Sequence[Item]:

@@ -76,9 +76,9 @@ def cases(run: Run, count: int, of: str = "image") -> list[Case]:
             f"objects of an {of} are known in the embedded world, to runs of {', '.join(makers)}: got {run.task} of "
             f"{run.cfg.data.name} with {', '.join(run.model.encoders)}."
         )
-    found = list(islice(makers[run.task](run), count))
-    if count < 1 or len(found) < count:
-        raise ValueError(f"the number of cases must lie in 1..{len(found)}: got {count}.")
+    found = list(islice(makers[run.task](run), max(count, 1)))
+    if not 1 <= count <= len(found):
+        raise ValueError(f"the number of cases must be at least 1 and at most what there are: got {count}.")
     return found
 
 

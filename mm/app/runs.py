@@ -44,7 +44,7 @@ def open_run(path: str) -> Run:
     """
     folder = encoders.find(Path(path))
     if (folder / words.WORDS_FILE).is_file():
-        raise ValueError(f"{path} is a run of word vectors, which the page has no tab for. Leave it out.")
+        raise ValueError(f"{path} is a run of word vectors, which look at no picture and hear no sound. Leave it out.")
     task, load = next((known for name, known in TASKS.items() if (folder / name).is_file()), ("retrieval", None))
     if load is None:
         return Run(path, task, *retrieval.load(path))

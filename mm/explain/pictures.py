@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from mm.explain.attention import TEXT
@@ -21,6 +22,7 @@ LARGE_IN, SMALL_IN = 3.2, 1.6  # side of a cell, where there are few and where t
 FEW = 4
 ACROSS = 8  # small cells in a row
 DPI = 100
+SOUND_PX = (256, 192)  # width and height of a spectrogram
 DARKEST = 0.08  # of a spectrogram, so that its silence can be told from no heat
 TINY = torch.finfo(torch.float32).tiny
 
@@ -87,8 +89,11 @@ def heated(picture: np.ndarray, heat: Tensor, title: str, boxes: Sequence[Sequen
         boxes: see `Cell`.
     """
     highest = float(heat.max())
+    if heat.shape[0] > picture.shape[0] or heat.shape[1] > picture.shape[1]:  # no heat may fall between its pixels
+        size = tuple(max(sides) for sides in zip(picture.shape[:2], heat.shape, strict=True))
+        picture = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.NEAREST))  # (h, w, 3)
     shares = heat / highest if highest > 0 else torch.zeros_like(heat)  # (H, W)
-    return Cell(f"{title}: {highest:.3g}", overlay(picture, shares.numpy(), 1.0), boxes)
+    return Cell(f"{title}, to {highest:.2g}", overlay(picture, shares.numpy(), 1.0), boxes)
 
 
 def coloured(gradient: Tensor, title: str) -> Cell:
@@ -111,3 +116,8 @@ def as_pixels(values: Tensor) -> np.ndarray:
 def spectrogram(seen: Tensor) -> np.ndarray:
     """What a network sees of a sound, (1, F, N) with the low bands first -> (F, N, 3) uint8, high bands at the top."""
     return as_pixels(DARKEST + (1 - DARKEST) * normalise(seen.float().flip(1)))
+
+
+def readable(pixels: np.ndarray) -> np.ndarray:
+    """A spectrogram in the size in which it is drawn, however long the sound is: (F, N, 3) -> (h, w, 3)."""
+    return np.asarray(Image.fromarray(pixels).resize(SOUND_PX, Image.Resampling.NEAREST))  # (h, w, 3)

@@ -228,7 +228,10 @@ class CaptionModel(nn.Module):
         seen = encoders.seen_of(self.encoder, sources[of])
         with in_eval_mode(self):
             best = int(net(seen)[0, :, number].argmax())
-        said = f"{target!r} in {caption.text!r}" if target else repr(caption.text)
+        said = f"mean log-probability of the words of {caption.text!r}"
+        if target:
+            place = "in" if bool(own.any()) else f"instead of {words[best]!r} in"
+            said = f"log-probability of {target!r} {place} {caption.text!r}"
         return encoders.View(net, seen, wanted, said)
 
 

@@ -98,7 +98,7 @@ class ClassModel(nn.Module):
         number = self.classes.index(name)
         net = encoders.EndToEnd(self.encoder, self.head, self.head)
         seen = encoders.seen_of(self.encoder, sources[of])
-        return encoders.View(net, seen, number, name, ("head.classify", "head.norm"))
+        return encoders.View(net, seen, number, f"logit of {name!r}", ("head.classify", "head.norm"))
 
     def names(self, logits: Tensor) -> list[str]:
         """The most probable class of each of n inputs, by (n, K) logits."""

@@ -149,7 +149,7 @@ class LocalisationModel(nn.Module):
 
         net = encoders.EndToEnd(self.encoder(of), self.head, scores)
         seen = encoders.seen_of(self.encoder(of), sources[of])
-        said = f"place {100 * x:.0f} % from the left, {100 * y:.0f} % from the top"
+        said = f"cosine with the sound {100 * x:.0f} % from the left, {100 * y:.0f} % from the top"
         return encoders.View(net, seen, row * columns + column, said)
 
 

@@ -170,8 +170,8 @@ class JointModel(nn.Module):
         others |= {"text": target} if target else {}
         if len(others) != 1:
             raise ValueError(
-                f"what the {of} is compared with must be one sentence or one other source: got {len(others)}. "
-                "Give a target, or another source."
+                f"what the {of} is compared with must be one sentence or one other source: got "
+                f"{' and '.join(others) or 'neither'}. Give a target, or another source."
             )
         ((modality, other),) = others.items()
         if modality == "text" and set(tokenize(target)) <= set(self.unknown_words(target)):

@@ -22,6 +22,7 @@ from mm.naming import hint
 from mm.vocabulary import tokenize
 
 TOP = 5  # answers that are told
+KNOWN = 30  # answers that an error lists
 
 
 class AnswerModel(nn.Module):
@@ -175,8 +176,8 @@ class AnswerModel(nn.Module):
         )
         number = self.number(target or own.text)
         if number is None:
-            known = f"the model knows {len(self.numbers)}.{hint(target, self.numbers)}"
-            raise ValueError(f"unknown answer {target!r}: {known}")
+            some = ", ".join(list(self.numbers)[:KNOWN]) + (" ..." if len(self.numbers) > KNOWN else "")
+            raise ValueError(f"unknown answer {target!r}. Answers: {some}.{hint(target, self.numbers)}")
         with in_eval_mode(self):
             text = self.encoder("text")
             asked = text(text.prepare(question, 0)[None].to(text.device))
@@ -190,7 +191,7 @@ class AnswerModel(nn.Module):
 
         net = encoders.EndToEnd(self.encoder(of), self.head, scores)
         seen = encoders.seen_of(self.encoder(of), sources[of])
-        said = f"{question} {self.head.answers[number]}"
+        said = f"logit of {self.head.answers[number]!r} as the answer to {question!r}"
         return encoders.View(net, seen, number, said)
 
     def best(self, scores: Tensor, choices: Sequence[str], top: int) -> list[tuple[str, float]]:

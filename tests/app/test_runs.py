@@ -50,7 +50,7 @@ def test_no_run_and_a_run_without_a_tab(tiny_run: Path, tmp_path: Path) -> None:
         open_run(str(tmp_path))
     words = Path(shutil.copytree(tiny_run, tmp_path / "words"))
     (encoders.find(words) / WORDS_FILE).touch()  # by which such a run is known
-    with pytest.raises(ValueError, match="is a run of word vectors, which the page has no tab for"):
+    with pytest.raises(ValueError, match="is a run of word vectors, which look at no picture"):
         open_run(str(words))
 
 

@@ -199,7 +199,7 @@ def test_every_method_draws_or_says_why_not(opened: dict[str, Run], scene: Scene
     except ValueError as error:
         assert len(str(error)) > 30  # of a network that the method is wrong for
     else:
-        assert said.startswith("is there a square? yes")
+        assert said.startswith("logit of 'yes' as the answer to 'is there a square?'")
         assert picture.ndim == 3 and len(np.unique(picture)) > 20
 
 

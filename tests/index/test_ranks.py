@@ -7,11 +7,7 @@ import pytest
 
 from mm.index import ranks as module
 from mm.index.ranks import Ranks, ranks
-
-
-def unit(rows, dim=16, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.index.spaces import unit
 
 
 def over_orders(scores, own, k):
@@ -42,8 +38,8 @@ def test_equals_share_their_places():
     found = ranks(same, same, np.arange(10), np.arange(10))
     assert found.recall(1) == pytest.approx(0.1) and found.recall(5) == pytest.approx(0.5)  # chance, never 100 %
     assert found.places.tolist() == [5.5] * 10
-    twice = ranks(unit(10), np.repeat(unit(10), 2, axis=0), np.arange(10), np.arange(20) % 11)  # one copy is a rival
-    assert twice.recall(1) < 1
+    twice = ranks(unit(10), np.concatenate([unit(10), unit(10)]), np.arange(10), np.arange(20))  # copies are rivals
+    assert twice.recall(1) == 0.5 and twice.places.tolist() == [1.5] * 10
 
 
 def test_equals_of_several_partners_share_their_places():

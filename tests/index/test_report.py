@@ -1,77 +1,17 @@
-"""A report on an index: its numbers are those of their definitions, its page needs nothing, and nothing stops it."""
+"""A report on an index: its numbers are those of their definitions, and nothing stops it."""
 
 import json
-import re
-import sys
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-from PIL import Image
 
 from mm.index import Index, analysis
-from mm.index.grid import Shown
-from mm.index.report import table, write_report
+from mm.index.report import table
 from mm.index.report.comparison import compared
-from mm.index.report.maps import COLOURS, REST, draw_maps
-from mm.index.report.measures import look, typical
-from mm.index.report.media import Cells, shown
-from mm.index.report.spaces import Item, label_key, short_names, spaces_of
-
-LABELS = ("cat", "dog", "fish")
-
-
-def unit(rows, dim=16, seed=0):
-    return normal(np.random.default_rng(seed).standard_normal((rows, dim)))
-
-
-def normal(values):
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
-
-
-def joint(n=60, dim=16, seed=0, shift=0.5):
-    """Pictures (n, D), and two sentences of each that lie near it, all of them moved by a gap; labels by direction."""
-    chance = np.random.default_rng(seed)
-    which = np.arange(n) % 3
-    images = normal(2 * np.eye(3, dim)[which] + 0.5 * chance.standard_normal((n, dim)))
-    texts = normal(np.repeat(images, 2, axis=0) + 0.1 * chance.standard_normal((2 * n, dim)) + shift * np.eye(dim)[-1])
-    return images, texts, which
-
-
-def of_joint(folder, n=60, seed=0, fingerprint="", turn=None, kept=slice(None)):
-    """An index of pictures and sentences."""
-    images, texts, which = joint(n, seed=seed)
-    names = [str(k) for k in range(n)]
-    meta = [{"item": name, "label": LABELS[which[k]]} for k, name in enumerate(names)]
-    both = [
-        one | {"text": f"a {one['label']} number {name}"} for one, name in zip(meta, names, strict=True) for _ in "ab"
-    ]
-    if turn is not None:
-        images, texts = normal(images @ turn), normal(texts @ turn)
-    index = Index(images.shape[1], fingerprint)
-    index.add(images[kept], [f"image:{name}" for name in names[kept]], meta[kept], modality="image")
-    index.add(texts, [f"text:{name}#{k}" for name in names for k in (0, 1)], both, modality="text")
-    index.save(folder)
-    return str(folder)
-
-
-def plain(folder, vectors, metadata=None, ids=None, **options):
-    """An index of bare vectors."""
-    Index.build(vectors, ids or range(len(vectors)), metadata, **options).save(folder)
-    return str(folder)
-
-
-def report_of(paths, out, label="guess", k=5, sample=0, show=None, **options):
-    """The numbers, read back from the file; JSON has no NaN."""
-    spaces = spaces_of([paths] if isinstance(paths, str) else paths, k, options.pop("modalities", ()))
-    key = label_key(spaces, None) if label == "guess" else label
-    show = show or (lambda space, item: shown(item))
-    given = write_report(spaces, out, show, key, sample=sample, **options)
-    read = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)
-    assert read == json.loads(json.dumps(given))
-    return read
+from mm.index.report.measures import look
+from mm.index.report.spaces import label_key, short_names, spaces_of
+from mm.index.report.words import typical
+from tests.index.spaces import LABELS, joint, normal, of_joint, plain, report_of, unit
 
 
 def numbers_of(path, label="label", k=5):
@@ -158,97 +98,6 @@ def test_labels_that_are_not_known_for_all(tmp_path):
     pure = numbers_of(plain(tmp_path / "i", vectors, metadata))[0]["purity"]["items"]
     assert pure["items"] + pure["unlabelled"] == 40 and pure["unlabelled"] == 10
     assert {row["label"] for row in pure["worst"]} == {0, 1}  # zero is a label
-
-
-# The page -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_page_needs_nothing_but_itself(tmp_path):
-    report = report_of(of_joint(tmp_path / "i <b>"), tmp_path / "out", sample=90)
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert set(re.findall(r'src="([^,"]{1,40})', page)) <= {"data:image/png;base64", "data:image/jpeg;base64"}
-    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
-    assert "<b>" not in page and "i &lt;b&gt;" in page
-    assert page.count("<img") == len(report["figures"])
-    links = re.findall(r'href="#(\w+)"', page)
-    assert links and all(f'id="{link}"' in page for link in links)
-    for name in report["figures"]:
-        with Image.open(tmp_path / "out" / name) as figure:
-            assert figure.format == "PNG" and min(figure.size) > 100
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["figures", "report.html", "report.json"]
-    made = report["projection"]["i <b>"]
-    assert made["sample"] == {"image": 45, "text": 45} and made["umap"]["n_neighbors"] == 6
-    assert 0 < made["pca"]["explained"] < 1 and made["tsne"]["perplexity"] == 29
-    for said in ("seed 0", "perplexity 29", "45 of 60 image, 45 of 120 text", "UMAP: 5 neighbours"):
-        assert said in page
-    assert "image_to_text: R@1" in table(report) and "purity by label" in table(report)
-
-
-def test_equal_seeds_give_equal_numbers(tmp_path):
-    path = plain(tmp_path / "i", unit(40))
-    first, again = (report_of(path, tmp_path / name, sample=30) for name in "ab")
-    assert {**first, "seconds": 0} == {**again, "seconds": 0}
-
-
-def test_a_map_has_twelve_colours_and_the_rest_is_grey(tmp_path):
-    points = np.stack(np.divmod(np.arange(300), 20), axis=1).astype(np.float32)
-    labels = [f"label {row % 12}" if row < 288 else f"rare {row}" for row in range(300)]
-    for some, expected in ((labels, True), (labels[:288], False)):
-        path = draw_maps({"PCA": points[: len(some)]}, some, tmp_path / "map.png")
-        with Image.open(path) as image:
-            picture = np.asarray(image.convert("RGB")).astype(int)
-        inside = picture[50:-50, 20:330]  # of the map, without the legend
-        grey = (
-            np.array([int(REST[at : at + 2], 16) for at in (1, 3, 5)]) * 0.75 + 255 * 0.25
-        )  # of points that shine through
-        assert bool((np.abs(inside - grey).max(axis=2) <= 4).sum() > 20) is expected
-        colours = [np.array(colour[:3]) * 255 * 0.75 + 255 * 0.25 for colour in COLOURS]
-        assert all((np.abs(inside - colour).max(axis=2) <= 6).any() for colour in colours)
-    with pytest.raises(ValueError, match="as many points as there are labels, 3: got PCA 300"):
-        draw_maps({"PCA": points}, [1, 2, 3], tmp_path / "map.png")
-
-
-def test_without_umap_the_report_says_so_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "umap", None)  # what an import finds where there is no such package
-    report = report_of(plain(tmp_path / "i", unit(40)), tmp_path / "out", sample=40)
-    (note,) = report["notes"]
-    assert note.startswith("UMAP: left out") and 'pip install "mm[explain]"' in note
-    assert report["projection"]["i"]["umap"] is None and report["projection"]["i"]["tsne"]["perplexity"] > 1
-
-
-# What is shown --------------------------------------------------------------------------------------------------------
-
-
-def test_items_are_shown_from_where_they_are(tmp_path):
-    pixels, wave = np.full((400, 300, 3), 7, np.uint8), np.zeros(16000 * 12, np.float32)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    soundfile.write(tmp_path / "a.wav", wave, 16000)
-    cells = Cells(partial(shown, sources=lambda split, modality: {"7": pixels, "8": wave} if split == "val" else {}))
-    file = cells.cell(Item("image:1", "image", {"path": str(tmp_path / "a.png")}), "0.9", True)
-    assert file.source.shape == (192, 144, 3) and (file.title, file.right) == ("0.9", True)
-    assert cells.cell(Item("audio:1", "audio", {"path": str(tmp_path / "a.wav")})).source.shape == (160000,)
-    assert cells.cell(Item("image:7", "image", {"split": "val"})).source.shape == (192, 144, 3)
-    assert cells.cell(Item("audio:8", "audio", {"split": "val"})).modality == "audio"
-    assert cells.cell(Item("text:2", "text", {"text": " two \n words " * 40})).source.startswith("two words two")
-    assert cells.cell(Item(9, "items", {})) == Shown("text", "9")
-    assert cells.missing == {} and cells.read == 6
-    assert cells.cell(Item("image:9", "image", {"split": "val"})).modality == "text"
-    assert cells.missing == {"image:9": "the data set of the run has no image '9'."}
-
-
-def test_a_missing_file_is_a_placeholder_and_counted(tmp_path):
-    vectors = unit(12)
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "here.png")
-    (tmp_path / "damaged.png").write_bytes(b"no picture")
-    files = ["here.png"] * 10 + ["damaged.png", "gone.png"]
-    metadata = [{"path": str(tmp_path / name)} for name in files]
-    path = plain(tmp_path / "i", vectors, metadata, [f"image:{row}" for row in range(12)], modality="image")
-    report = report_of(path, tmp_path / "out", k=11)
-    missing = report["missing_media"]
-    assert missing["count"] == 2 and missing["of"] == 12
-    assert "gone.png" in missing["first"]["image:11"] and "damaged.png" in missing["first"]["image:10"]
-    assert "2 of 12 items that are shown could not be read" in (tmp_path / "out" / "report.html").read_text()
-    assert "2 of 12 items could not be shown" in table(report)
 
 
 # Several spaces -------------------------------------------------------------------------------------------------------
@@ -353,9 +202,30 @@ def test_a_constant_space_is_told_and_written(tmp_path):
     assert report["ranks"]["i"]["image_to_text"]["R@1"] == pytest.approx(1 / 40)  # chance, never 100 %
     assert report["duplicates"]["i"]["image"]["equal"]["items"] == 40
     assert "not defined" in (tmp_path / "out" / "report.html").read_text()
+    assert "image_to_text: R@1 0.025, with the gap closed 0.025; hubness: skewness -" in table(report)
     both = [str(tmp_path / "i"), plain(tmp_path / "j", same, None, [f"image:{k}" for k in range(40)], modality="image")]
     report = report_of(both, tmp_path / "two")
     assert report["overlap"]["i, j"]["image"]["overlap"] is None and report["cka"]["i, j"]["image"] is None
+
+
+def test_a_constant_modality_finds_by_chance(tmp_path):
+    """One of several partners comes first by chance, and sooner than in the middle."""
+    same = np.repeat(unit(1, seed=1), 250, axis=0)
+    items = [{"item": str(k)} for k in range(50)]
+    index = Index.build(unit(50), [f"image:{k}" for k in range(50)], items, modality="image")
+    names = [f"text:{k}#{number}" for k in range(50) for number in range(5)]
+    index.add(same, names, [items[k // 5] for k in range(250)], modality="text")
+    index.save(tmp_path / "i")
+    report = report_of(str(tmp_path / "i"), tmp_path / "out", sample=90)
+    (note,) = [one for one in report["notes"] if "all 250 vectors are equal" in one]
+    assert note.startswith("text:")
+    ranks = report["ranks"]["i"]
+    for found in (ranks["image_to_text"], ranks["image_to_text"]["gap_closed"]):
+        assert found["R@1"] == pytest.approx(5 / 250) and found["median"] == pytest.approx(251 / 6)
+    lines = table(report).splitlines()
+    assert "  image_to_text: R@1 0.020, with the gap closed 0.020; hubness: skewness -" in lines
+    (of_parts,) = [line.split()[-2:] for line in lines if "hubness: skewness  " in line]
+    assert of_parts == [f"{report['hubness']['i']['image']['skewness']:.3f}", "-"]  # of pictures, of sentences
 
 
 def test_what_is_refused(tmp_path):
@@ -378,14 +248,3 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a label must be a word or a number: 'label' of 0 is \[1\]"):
         report_of(str(tmp_path / "lists"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_what_cannot_be_written_leaves_the_earlier_report(tmp_path, monkeypatch):
-    path = plain(tmp_path / "i", unit(20))
-    report_of(path, tmp_path / "out")
-    before = (tmp_path / "out" / "report.html").read_bytes()
-    monkeypatch.setattr("mm.index.report.contents", lambda *given: (_ for _ in ()).throw(OSError("the disk is full")))
-    with pytest.raises(OSError, match="the disk is full"):
-        report_of(path, tmp_path / "out", k=3)
-    assert (tmp_path / "out" / "report.html").read_bytes() == before
-    assert json.loads(Path(tmp_path / "out" / "report.json").read_text())["k"] == 5

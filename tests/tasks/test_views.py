@@ -109,8 +109,8 @@ def test_a_frozen_trunk_lets_the_gradient_through(scene) -> None:
 @pytest.mark.parametrize(
     ("sources", "target", "said"),
     [
-        (("image",), "", "one sentence or one other source: got 0"),
-        (("image", "audio"), "a red circle", "one sentence or one other source: got 2"),
+        (("image",), "", "one sentence or one other source: got neither"),
+        (("image", "audio"), "a red circle", "one sentence or one other source: got audio and text"),
         (("audio",), "a red circle", "what is explained must be given: got audio, and no image"),
         (("image",), "zzz qqq", "a word that the encoder knows: got 'zzz qqq'"),
         (("image",), "squar", "Words like them: square"),

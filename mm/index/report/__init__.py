@@ -21,6 +21,7 @@ import mm
 from mm.files import write_text
 from mm.index.grid import Shown
 from mm.index.report.comparison import compared
+from mm.index.report.facts import k_of
 from mm.index.report.measured import Measured, Numbers
 from mm.index.report.measures import look
 from mm.index.report.media import Cells
@@ -107,12 +108,16 @@ def table(report: Numbers) -> str:
     lines = []
     for name, about in report["spaces"].items():
         counts = ", ".join(f"{count:,} {part}" for part, count in about["counts"].items())
-        lines.append(f"{name}: {counts}; {about['dim']} numbers each, k = {report['k']}")
+        lines.append(f"{name}: {counts}; {about['dim']} numbers each, k = {k_of(report, name)}")
         parts = list(about["counts"])
         rows: list[tuple[str, list[str]]] = []
         for key in ("uniformity", "intrinsic_dimension"):
             rows.append((key.replace("_", " "), [_number(report[key][name].get(part)) for part in parts]))
-        for what, key in (("hubness: skewness", "skewness"), ("hubness: never found", "antihubs")):
+        for what, key in (
+            ("hubness: skewness", "skewness"),
+            ("hubness: never found", "antihubs"),
+            ("    by chance", "antihubs_by_chance"),
+        ):
             found = report["hubness"][name]
             rows.append((what, [_number(found[part][key]) if part in found else "-" for part in parts]))
         pure = report["purity"][name]
@@ -135,7 +140,8 @@ def table(report: Numbers) -> str:
             closed, hubness = ranks["gap_closed"]["R@1"], report["hubness"][name].get(pair, {})
             lines.append(
                 f"  {pair}: R@1 {_number(ranks['R@1'])}, with the gap closed {_number(closed)}; hubness: skewness "
-                f"{_number(hubness.get('skewness'))}"
+                f"{_number(hubness.get('skewness'))}, never found {_number(hubness.get('antihubs'))}, by chance "
+                f"{_number(hubness.get('antihubs_by_chance'))}"
             )
     for pair, parts in report["overlap"].items():
         for part, found in parts.items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mm.index.report.measured import name_of
 from mm.index.report.page import percent, table, text, value_of
+from mm.index.report.spaces import ITEMS
 
 
 def about(report: Mapping[str, Any]) -> str:
@@ -44,7 +45,9 @@ def side_by_side(report: Mapping[str, Any]) -> str:
             told |= {f"{key.replace('_', ' ')} {part}": value_of(one) for part, one in report[key][name].items()}
         for one in report["hubness"][name].values():
             told[f"hubness {pair_of(one)}: skewness"] = value_of(one["skewness"])
-            told[f"hubness {pair_of(one)}: never found"] = percent(one["antihubs"])
+            told[f"hubness {pair_of(one)}: never found (by chance)"] = (
+                f"{percent(one['antihubs'])} ({percent(one['antihubs_by_chance'])})"
+            )
         for what, value in told.items():
             rows.setdefault(what, {})[name] = value
     lines = [(what, *(found.get(name, "-") for name in names)) for what, found in rows.items()]
@@ -52,41 +55,57 @@ def side_by_side(report: Mapping[str, Any]) -> str:
 
 
 def facts(report: Mapping[str, Any], name: str) -> str:
-    """Sentences of the numbers."""
+    """Sentences of the most telling numbers."""
     said = []
-    for ranks in report["ranks"][name].values():
+    for ranks in _ends(report["ranks"][name].values(), lambda one: one["R@1"]):
         closed, shares = ranks["gap_closed"], (percent(ranks["R@1"]), percent(ranks["R@10"]))
         said.append(
-            f"For {shares[0]} of {ranks['from']} queries the nearest of {ranks['answers']:,} {ranks['to']} is a "
-            f"partner, for {shares[1]} one of the ten nearest; with the gap between the modalities closed, for "
-            f"{percent(closed['R@1'])} and {percent(closed['R@10'])}."
+            f"For {shares[0]} of the {_many(ranks['from'])} the nearest of {ranks['answers']:,} {_many(ranks['to'])} is "
+            f"a partner, for {shares[1]} one of the ten nearest; with the gap closed, for {percent(closed['R@1'])} and "
+            f"{percent(closed['R@10'])}."
         )
-    for gap in report["modality_gap"][name].values():
-        if gap["relative"] is not None:
-            one, two = gap["spread"]
-            told = gap["separability"]
-            said.append(
-                f"The means of {one} and {two} are {gap['distance']:.2f} apart, {gap['relative']:.2f} times the spread "
-                f"within{'' if told is None else f'; a plane tells {percent(told)} of them apart'}."
-            )
-    for pure in report["purity"][name].values():
+    gaps = [gap for gap in report["modality_gap"][name].values() if gap["relative"] is not None]
+    if gaps:
+        gap = max(gaps, key=lambda one: one["relative"])
+        (one, two), told = gap["spread"], gap["separability"]
         said.append(
-            f"Of the {pure['to']} nearest to {_one(pure['from'])}, {percent(pure['purity'])} have its {pure['label']}; "
-            f"by chance {percent(pure['chance'])}."
+            f"The means of {_many(one)} and {_many(two)} are {gap['distance']:.2f} apart, {gap['relative']:.2f} times the "
+            f"spread within{'' if told is None else f'; a plane tells {percent(told)} of them apart'}."
         )
-    for hubs in report["hubness"][name].values():
-        if hubs["from"] != hubs["to"] or len(report["spaces"][name]["counts"]) == 1:
-            own = hubs["by_partners"]
+    pures = [one for one in report["purity"][name].values() if one["purity"] is not None]
+    for across in (False, True):
+        some = [one for one in pures if (one["from"] != one["to"]) == across]
+        for pure in _ends(some, lambda one: one["purity"]):
             said.append(
-                f"Of the places among the {hubs['to']} nearest to {_one(hubs['from'])}, the most frequent hundredth "
-                f"takes {percent(hubs['top_percent'])}; {percent(hubs['antihubs'])} are never among them."
-                + ("" if own is None else f" Their own partner finds {percent(own)} of all, and of that hundredth ")
-                + ("" if own is None else f"{percent(hubs['by_partners_top_percent'])}.")
+                f"Of the {_many(pure['to'])} nearest to {_one(pure['from'])}, {percent(pure['purity'])} have its "
+                f"{pure['label']}; by chance {percent(pure['chance'])}."
             )
+    alone = len(report["spaces"][name]["counts"]) == 1
+    found = [one for one in report["hubness"][name].values() if one["hubs"] is not None]
+    found = [one for one in found if alone or one["from"] != one["to"]]
+    if found:
+        hubs = max(found, key=lambda one: one["antihubs"] - one["antihubs_by_chance"])
+        own = hubs["by_partners"]
+        said.append(
+            f"{percent(hubs['antihubs'])} of the {_many(hubs['to'])} are never among the {hubs['k']} nearest to "
+            f"{_one(hubs['from'])}; by chance {percent(hubs['antihubs_by_chance'])}."
+            + ("" if own is None else f" Their own partner finds {percent(own)}.")
+        )
     for part, groups in report["duplicates"][name].items():
-        if count := groups["near"]["of_several_items"]:
-            said.append(f"{part}: {count:,} groups of near duplicates belong to different items of the data set.")
+        if groups["near"]["clouds"]:
+            said.append(f"Near duplicates of {_many(part)} are clouds, not copies: they hold whole groups.")
+        elif count := groups["near"]["of_several_items"]:
+            several = "group" if count == 1 else "groups"
+            said.append(f"{count:,} {several} of near duplicates of {_many(part)} belong to different items.")
     return f'<ul class="facts">{"".join(f"<li>{text(one)}</li>" for one in said)}</ul>\n' if said else ""
+
+
+def k_of(report: Mapping[str, Any], name: str) -> str:
+    """The k that was used: one number, or that of each modality whose items are the neighbours."""
+    used = report["spaces"][name]["k"]
+    if len({*used.values()}) == 1:
+        return str(next(iter(used.values())))
+    return ", ".join(f"{k} of {part}" for part, k in used.items())
 
 
 def pair_of(one: Mapping[str, Any]) -> str:
@@ -94,5 +113,17 @@ def pair_of(one: Mapping[str, Any]) -> str:
     return name_of(one["from"], one["to"], " → ")
 
 
+def _ends(ones: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], float]) -> list[Mapping[str, Any]]:
+    """All of one or two; of more the lowest and the highest."""
+    ordered = sorted(ones, key=key)
+    return ordered if len(ordered) <= 2 else [ordered[0], ordered[-1]]
+
+
+def _many(part: str) -> str:
+    """Items of a modality, in words."""
+    return {"audio": "sounds", ITEMS: ITEMS}.get(part, f"{part}s")
+
+
 def _one(part: str) -> str:
-    return f"{'an' if part[:1] in 'aeiou' else 'a'} {part}"
+    one = _many(part).removesuffix("s")
+    return f"{'an' if one[:1] in 'aeiou' else 'a'} {one}"

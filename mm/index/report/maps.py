@@ -22,6 +22,7 @@ COLOURS = [colormaps["tab20"](number) for number in (0, 2, 4, 6, 8, 12, 16, 18, 
 REST = "#b8b8b8"  # labels beyond those, and items without one
 PANEL_IN = 3.4
 FONT: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 8}
+RARE, LARGER = 10, 4  # labels so much rarer than the most frequent are drawn last, and their points so much larger
 LETTERS = 24  # of a label in the legend
 BINS = 60
 
@@ -47,17 +48,20 @@ def draw_maps(
     counts = Counter(label for label in labels if label is not None).most_common()
     colours = {label: colour for (label, _), colour in zip(counts, COLOURS, strict=False)}
     size = float(np.clip(10_000 / len(labels), 2, 40))  # points^2
+    rare = {label for label, n in counts[: len(COLOURS)] if n * RARE < counts[0][1]}
+    sizes = np.array([size * (LARGER if label in rare else 1) for label in labels])  # (n,)
     order = np.random.default_rng(0).permutation(len(labels))  # so that no label lies on top
+    order = order[np.argsort(sizes[order], kind="stable")]  # but the rare ones
     shown = np.array([colours.get(label, matplotlib.colors.to_rgba(REST)) for label in labels])[order]  # (n, 4)
     figure = Figure(figsize=(PANEL_IN * len(maps) + 1.8, PANEL_IN + 0.75), layout="constrained")
     with matplotlib.rc_context(FONT):
         for axes, (name, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
-            axes.scatter(*points[order].T, c=shown, s=size, linewidths=0, alpha=0.75)
+            axes.scatter(*points[order].T, c=shown, s=sizes[order], linewidths=0, alpha=0.75)
             axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
             axes.set_title(name, fontsize=9, parse_math=False)
             for spine in axes.spines.values():
                 spine.set_color("#dddddd")
-        marks = [_mark(colours[label], f"{_short(label)} ({n:,})") for label, n in counts[: len(COLOURS)]]
+        marks = [_mark(colours[label], f"{_short(label)} ({n:,})") for label, n in _in_order(counts[: len(COLOURS)])]
         if rest := len(labels) - sum(n for _, n in counts[: len(COLOURS)]):
             others = len(counts) - len(COLOURS)
             marks.append(_mark(REST, f"{others:,} others ({rest:,})" if others > 0 else f"not known ({rest:,})"))
@@ -138,6 +142,14 @@ def draw_grid(cells: Sequence[Shown], path: str | Path, columns: int = 6) -> Pat
 def _mark(colour: object, label: str) -> matplotlib.lines.Line2D:
     """A line of a legend."""
     return matplotlib.lines.Line2D([], [], marker="o", markersize=5, linewidth=0, color=colour, label=label)  # type: ignore[arg-type]
+
+
+def _in_order(counts: list[tuple[Hashable, int]]) -> list[tuple[Hashable, int]]:
+    """Labels with their counts: numbers by their value, all others the most frequent first."""
+    try:
+        return sorted(counts, key=lambda one: float(str(one[0])))
+    except ValueError:
+        return counts
 
 
 def _short(label: Hashable) -> str:

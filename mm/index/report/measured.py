@@ -11,6 +11,8 @@ import numpy as np
 from mm.index.analysis import Hubness
 from mm.index.report.spaces import Space
 
+LEAST = 30  # items; dimension, skewness, separability and CKA of fewer are chance
+
 Numbers: TypeAlias = dict[str, Any]
 
 

@@ -16,13 +16,14 @@ import numpy as np
 from mm.index import analysis
 from mm.index.analysis import Graph
 from mm.index.ranks import Ranks, ranks
-from mm.index.report.measured import Measured, Numbers, defined, name_of
-from mm.index.report.spaces import Space
+from mm.index.report.measured import LEAST, Measured, Numbers, defined, name_of
+from mm.index.report.spaces import Space, first
 from mm.index.report.words import typical, words_of
 
 DUPLICATE, NEAR_DUPLICATE = 0.999, 0.95  # cosines: equal but for rounding and compression; hardly to be told apart
 RANKED = 5000  # queries whose partner's place is counted; of more, so many are drawn
 CLUSTERS = 12  # as many as the map has colours
+CLOUD, CLOUDED = 10, 0.1  # where groups of so many near duplicates hold more than that share, they are no copies
 LISTED = 10  # hubs, labels, groups in the numbers
 MEMBERS = 12  # ids of a group in the numbers
 
@@ -45,8 +46,16 @@ def look(space: Space, label: str | None, seed: int) -> Measured:
                 f"{part}: all {count:,} vectors are equal. No item is nearer than another, so what is measured over "
                 "neighbours is not defined."
             )
-        if 1 < count <= space.k:
-            found.notes.append(f"{part}: k is lowered from {space.k} to {count - 1}, the number of others.")
+        if (k := space.neighbours_of(part)) < space.k and (count > 1 or len(space.parts) > 1):
+            found.notes.append(
+                f"{part}: where they are the neighbours, k is lowered from {space.k} to {k}, a tenth of the {count:,} "
+                "items, at least 1."
+            )
+        if 1 < count < LEAST:
+            found.notes.append(
+                f"{part}: {count} items are fewer than {LEAST}: skewness, intrinsic dimension and whether a plane tells "
+                "them apart are not measured."
+            )
     with_neighbours = [part for part, count in space.counts.items() if count > 1 and part not in flat]
     ordered = list(itertools.permutations(space.parts, 2))
     across = [pair for pair in ordered if not flat & {*pair}]
@@ -60,7 +69,9 @@ def look(space: Space, label: str | None, seed: int) -> Measured:
         for part in space.parts
     }
     numbers["intrinsic_dimension"] = {
-        part: defined(
+        part: None
+        if space.counts[part] < LEAST
+        else defined(
             found,
             f"intrinsic dimension of {part}",
             partial(analysis.intrinsic_dimension, space.of(part), space.graph(part)),
@@ -72,6 +83,12 @@ def look(space: Space, label: str | None, seed: int) -> Measured:
     numbers["ranks"] = _kept(
         {name_of(*pair): _ranks(found, *pair, seed) for pair in itertools.permutations(space.parts, 2)}
     )
+    alone = [pair for pair in space.pairs if "_".join(pair) not in numbers["alignment"]]
+    if alone:
+        found.notes.append(
+            f"ranks and alignment: not measured of {', '.join(' and '.join(pair) for pair in alone)}, where no two items "
+            "are partners: their metadata name no common `item`, and their ids differ in more than modality and #number."
+        )
     numbers["duplicates"] = {part: _duplicates(found, part) for part, count in space.counts.items() if count > 1}
     numbers["clusters"] = {part: _clusters(found, part, label, seed) for part in with_neighbours}
     return found
@@ -83,23 +100,30 @@ def _kept(values: dict[str, Numbers | None]) -> Numbers:
 
 
 def _hubness(found: Measured, part: str, answers: str) -> Numbers:
-    graph, space = found.space.graph(part, answers), found.space
-    hubness = analysis.hubness(graph, space.counts[answers])
+    graph, space = found.space.nearest(part, answers), found.space
+    count = space.counts[answers]
+    mean = graph.rows.size / count
+    hubness = analysis.hubness(graph, count)
     found.hubs[part, answers] = hubness
     items = space.items[space.parts[answers]]
     falling = np.argsort(-hubness.occurrences, kind="stable")  # (m,)
     top = falling[:LISTED].tolist()
     right = _found_by_partners(space, graph, part, answers) if part != answers else None  # (m,)
+    if mean < 1:
+        found.notes.append(
+            f"hubness of {name_of(part, answers)}: an item is found {mean:.1f} times on average; below once there are "
+            "neither hubs nor a skewness to speak of."
+        )
     hundredth = falling[: -(-len(falling) // 100)]
     return {
         "from": part,
         "to": answers,
-        "skewness": hubness.skewness,
+        "skewness": None if mean < 1 or count < LEAST else hubness.skewness,
         "antihubs": hubness.antihubs,
-        "antihubs_by_chance": (1 - graph.rows.shape[1] / space.counts[answers]) ** len(graph.rows),
-        "hubs": len(hubness.hubs),
+        "antihubs_by_chance": (1 - graph.rows.shape[1] / count) ** len(graph.rows),
+        "hubs": None if mean < 1 else len(hubness.hubs),
         "most": int(hubness.occurrences.max()),
-        "mean": graph.rows.size / space.counts[answers],
+        "mean": mean,
         "top_percent": hubness.top_percent,
         "by_partners": None if right is None else float(right.mean()),
         "by_partners_top_percent": None if right is None else float(right[hundredth].mean()),
@@ -127,7 +151,7 @@ def _purity(found: Measured, label: str, part: str, answers: str) -> Numbers | N
     if not any(one is not None for one in labels) or (others and not any(one is not None for one in others)):
         return None
     try:
-        shares, chance = analysis.purity(space.graph(part, answers), labels, others)
+        shares, chance = analysis.purity(space.nearest(part, answers), labels, others)
     except ValueError as error:
         found.notes.append(f"purity of {name_of(part, answers)}: not defined, for {error}")
         return None
@@ -135,8 +159,6 @@ def _purity(found: Measured, label: str, part: str, answers: str) -> Numbers | N
     if not known.any():
         found.notes.append(f"purity of {name_of(part, answers)}: no item has a neighbour whose {label} is known.")
         return None
-    if not across:
-        found.purity[part] = shares
     sizes = Counter(one for one in (others or labels) if one is not None)
     mine: dict[Any, list[float]] = {}
     for one, share in zip(labels, shares.tolist(), strict=True):
@@ -149,11 +171,19 @@ def _purity(found: Measured, label: str, part: str, answers: str) -> Numbers | N
         )
     itself = 0 if across else 1
     alone = [one for one in mine if sizes[one] <= itself]
-    if alone:
+    undefined = len(alone) == len(mine)
+    if undefined:
+        found.notes.append(
+            f"purity of {name_of(part, answers)}: not defined, for no {label} is that of "
+            + ("two items." if not across else "an item of each.")
+        )
+    elif alone:
         found.notes.append(
             f"purity of {name_of(part, answers)}: of {len(mine)} values of {label}, {len(alone)} have no {answers} "
             "that could be a neighbour of the same; their items count as 0 and are not listed."
         )
+    if not across and not undefined:
+        found.purity[part] = shares
     total = sum(sizes.values()) - itself
     rows = [
         {
@@ -169,8 +199,8 @@ def _purity(found: Measured, label: str, part: str, answers: str) -> Numbers | N
     return {
         "from": part,
         "to": answers,
-        "purity": float(shares[known].mean()),
-        "chance": chance,
+        "purity": None if undefined else float(shares[known].mean()),
+        "chance": None if undefined else chance,
         "label": label,
         "labels": len(mine),
         "items": int(known.sum()),
@@ -183,7 +213,8 @@ def _purity(found: Measured, label: str, part: str, answers: str) -> Numbers | N
 def _own_modality(space: Space) -> Numbers:
     """How many of the nearest of all items are of an item's own modality."""
     names = [item.modality for item in space.items]
-    shares, _ = analysis.purity(space.whole_graph(), names)
+    k = max(space.neighbours_of(part) for part in space.parts)
+    shares, _ = analysis.purity(first(space.whole_graph(), k), names)
     others = len(names) - 1
     return {
         part: {"share": float(shares[where].mean()), "chance": (space.counts[part] - 1) / others}
@@ -201,7 +232,9 @@ def _gap(found: Measured, first: str, second: str, seed: int) -> Numbers:
         "distance": gap,
         "spread": dict(zip((first, second), spreads, strict=True)),
         "relative": gap / mean if mean**2 > analysis.EQUAL else None,
-        "separability": defined(found, what, partial(analysis.separability, *clouds, seed)),
+        "separability": None
+        if min(map(len, clouds)) < LEAST
+        else defined(found, what, partial(analysis.separability, *clouds, seed)),
     }
 
 
@@ -262,7 +295,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def _duplicates(found: Measured, part: str) -> Numbers:
     space = found.space
     items, owners = space.items[space.parts[part]], space.partners[space.parts[part]]
-    numbers = {}
+    numbers: Numbers = {}
     for name, cosine in (("equal", DUPLICATE), ("near", NEAR_DUPLICATE)):
         groups = analysis.duplicates(space.graph(part), cosine)
         apart = [group for group in groups if len(np.unique(owners[group])) > 1]
@@ -273,6 +306,13 @@ def _duplicates(found: Measured, part: str) -> Numbers:
             "of_several_items": len(apart),  # of the data set: sentences about one picture are expected to be alike
             "largest": [[items[row].id for row in group[:MEMBERS].tolist()] for group in apart[:LISTED]],
         }
+    held = sum(len(group) for group in groups if len(group) >= CLOUD) / space.counts[part]
+    numbers["near"]["clouds"] = clouds = held > CLOUDED and numbers["equal"]["items"] / space.counts[part] <= held / 2
+    if clouds:
+        found.notes.append(
+            f"near duplicates of {part}: clouds, not copies: at a cosine of {NEAR_DUPLICATE} groups of {CLOUD} and more "
+            f"items hold {100 * held:.0f} % of all, each item near the next. Copies are those at {DUPLICATE}."
+        )
     found.groups[part] = apart  # the near ones, which came last
     return numbers
 

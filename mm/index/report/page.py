@@ -111,9 +111,9 @@ def text(value: object) -> str:
     return html.escape(str(value))
 
 
-def percent(share: float) -> str:
-    """A share in per cent."""
-    return f"{100 * share:.1f}\u00a0%"
+def percent(share: float | None) -> str:
+    """A share in per cent, which may not be defined."""
+    return "not defined" if share is None else f"{100 * share:.1f}\u00a0%"
 
 
 def value_of(value: float | None) -> str:

@@ -68,8 +68,12 @@ class Artist:
             for part in self.found.purity:
                 self._least_pure(part)
         self._cosines()
-        if self.found.hubs:
-            occurrences = {name_of(*pair, " → "): hubness.occurrences for pair, hubness in self.found.hubs.items()}
+        if any(hubness.occurrences.mean() >= 1 for hubness in self.found.hubs.values()):
+            occurrences = {
+                name_of(*pair, " → "): hubness.occurrences
+                for pair, hubness in self.found.hubs.items()
+                if hubness.occurrences.mean() >= 1
+            }
             caption = (
                 "How often items are neighbours: within a modality, and of the queries before an arrow those behind."
             )
@@ -216,7 +220,9 @@ class Artist:
         return np.einsum("pd,pd->p", self.space.of(first)[rows], self.space.of(second)[its])  # (p,)
 
     def _hubs(self, part: str, answers: str) -> None:
-        hubness, graph = self.found.hubs[part, answers], self.space.graph(part, answers)
+        hubness, graph = self.found.hubs[part, answers], self.space.nearest(part, answers)
+        if hubness.occurrences.mean() < 1:
+            return  # nothing is found often
         items = self.space.items[self.space.parts[answers]]
         top = np.argsort(-hubness.occurrences, kind="stable")[: ROWS - 1].tolist()
         chance, rows = np.random.default_rng(self.seed), []
@@ -239,7 +245,9 @@ class Artist:
             cells = [self._cell(part, row) for row in group[: COLUMNS + 1].tolist()]
             rows.append((cells[0]._replace(title=f"{len(group):,} alike"), cells[1:]))
         name = f"duplicates_{part}"
-        caption = f"Near duplicates: the largest groups of {part} that belong to several items of the data set."
+        clouds = self.found.numbers["duplicates"][part]["near"]["clouds"]
+        begun = "Clouds, not copies" if clouds else "Near duplicates"
+        caption = f"{begun}: the largest groups of {part} that belong to several items of the data set."
         self._keep("duplicates", caption, self._grid(name, rows))
 
     def _medoids(self, part: str) -> None:
@@ -248,7 +256,8 @@ class Artist:
         for number, medoid in enumerate(self.found.clusters[part][1].tolist()):
             one = described[number]
             named = [str(row["label"]) for row in one["labels"][:1]] or one["words"][:2]
-            cells.append(self._cell(part, medoid)._replace(title=f"{number + 1}: {' '.join(named)} ({one['items']:,})"))
+            title = f"{number + 1}: {' '.join(named)}" if named else f"cluster {number + 1}"
+            cells.append(self._cell(part, medoid)._replace(title=f"{title} ({one['items']:,})"))
         name = f"medoids_{part}"
         caption = f"The medoid of each cluster of {part}, with what is most typical of it and the number of its items."
         self._keep("clusters", caption, draw_grid(cells, self._path(name)))
@@ -273,6 +282,8 @@ class Artist:
         """Whether a neighbour is a partner, or has the label; None where neither is known."""
         if part != answers and (part, answers) in self.found.worst:
             return bool(self.space.partners[own] == self.space.partners[at])
+        if not self._can_be_right(part, answers):
+            return None
         labels = [self.space.items[one].metadata.get(self.label) if self.label else None for one in (own, at)]
         return None if None in labels else labels[0] == labels[1]
 
@@ -280,7 +291,12 @@ class Artist:
         """What the frames say."""
         if part != answers and (part, answers) in self.found.worst:
             return "Green: partners; red: others."
-        return f"Green: the same {self.label}; red: another." if self.label else ""
+        return f"Green: the same {self.label}; red: another." if self._can_be_right(part, answers) else ""
+
+    def _can_be_right(self, part: str, answers: str) -> bool:
+        """Whether some neighbour could have the label of who asks."""
+        pure = self.found.numbers["purity"].get(name_of(part, answers))
+        return pure is not None and pure["purity"] is not None
 
     def _nearest_partner(self, part: str, answers: str, row: int) -> int:
         code = self.space.partners[self.space.parts[part].start + row]

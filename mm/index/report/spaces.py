@@ -20,6 +20,7 @@ from mm.index.items import Id, Metadata
 from mm.index.store import Index
 from mm.naming import hint
 
+SHARE = 10  # one of so many items of a modality may be a neighbour: of more, every measure nears chance by itself
 ITEMS = "items"  # what those are called whose modality is not known
 LABELS = ("label", "class", "category", "digit", "colour", "speaker")  # keys that are looked for, in this order
 
@@ -41,7 +42,7 @@ class Space:
         name: by which the report speaks of it.
         indexes: of one width, without a common id.
         paths: of the indexes.
-        k: neighbours wanted; of fewer others, all.
+        k: neighbours wanted.
         modalities: kept; none = all.
 
     Attributes:
@@ -101,8 +102,16 @@ class Space:
         return self.vectors[self.parts[part]]  # (m, D)
 
     def neighbours_of(self, part: str) -> int:
-        """How many neighbours each item of a modality has in the graph of that modality."""
-        return min(self.k, self.counts[part] - 1)
+        """The k of what is measured over neighbours that are of this modality: a tenth of its items at most, 1 at least."""
+        return max(min(self.k, self.counts[part] // SHARE), 1)
+
+    def nearest(self, part: str, other: str | None = None) -> Graph:
+        """The graph with the k of `neighbours_of`.
+
+        Raises:
+            ValueError: as of `graph`.
+        """
+        return first(self.graph(part, other), self.neighbours_of(other or part))
 
     def graph(self, part: str, other: str | None = None) -> Graph:
         """The k nearest of one modality, of another one or of the same: computed once. Positions count within it.
@@ -115,7 +124,7 @@ class Space:
             sizes = self.counts[part], part, self.counts[answers], answers
             log.info("%s: the neighbours of %d %s among %d %s", self.name, *sizes)
             if answers == part:
-                graph = neighbours(self.of(part), self.neighbours_of(part))
+                graph = neighbours(self.of(part), min(self.k, self.counts[part] - 1))
             else:
                 graph = nearest(self.of(part), self.of(answers), min(self.k, self.counts[answers]))
             self._graphs[part, answers] = graph
@@ -252,6 +261,11 @@ def label_key(spaces: Sequence[Space], wanted: str | None) -> str | None:
             f"label: no item has the key {wanted!r}. Keys are: {', '.join(keys) or 'none'}.{hint(wanted, keys)}"
         )
     return wanted or next((key for key in LABELS if counts.get(key, 0) > 1), None)
+
+
+def first(graph: Graph, k: int) -> Graph:
+    """The k nearest of those in a graph."""
+    return Graph(graph.rows[:, :k], graph.cosines[:, :k])
 
 
 def _owner(item: Item) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mm.index.report.facts import about, facts, pair_of, side_by_side
+from mm.index.report.facts import about, facts, k_of, pair_of, side_by_side
 from mm.index.report.page import Section, figure, page, percent, table, text, value_of
 from mm.index.report.pictures import Drawn
 
@@ -43,7 +43,12 @@ def contents(report: Mapping[str, Any], drawn: Mapping[str, Sequence[Drawn]]) ->
             f"{count} of {of} items that are shown could not be read, the first: {next(iter(missing.values()))}"
         )
     sections = [
-        Section("facts", "At a glance", "", [("", side_by_side(report) if several else facts(report, names[0]))]),
+        Section(
+            "facts",
+            "At a glance",
+            "" if several else GLANCE,
+            [("", side_by_side(report) if several else facts(report, names[0]))],
+        ),
         Section("overlap", "How alike the spaces are", LIKENESS, [("", _likeness(report))]),
         *(
             Section(measure.key, measure.title, measure.how, [(n, _body(measure, report, n, drawn[n])) for n in names])
@@ -54,7 +59,7 @@ def contents(report: Mapping[str, Any], drawn: Mapping[str, Sequence[Drawn]]) ->
         "What is in " + " and ".join(names),
         about(report) + "".join(f'<p class="note">{text(note)}</p>\n' for note in notes),
         sections,
-        f"k = {report['k']}, seed {report['seed']}, {report['seconds']:.0f} s. {versions}.",
+        f"k = {'; '.join(k_of(report, name) for name in names)}, seed {report['seed']}, {report['seconds']:.0f} s. {versions}.",
         several,
     )
 
@@ -90,6 +95,8 @@ def _purity(report: Mapping[str, Any], name: str) -> str:
                 (row["label"], f"{row['items']:,}", percent(row["purity"]), percent(row["chance"]))
                 for row in one["worst"]
             ]
+            if not some:
+                continue
             lists += f"<h3>{text(one['from'])}: the least pure</h3>\n"
             lists += table((one["label"], "items", "purity", "by chance"), some, {1, 2, 3})
     return table(("", "items", "labels", "purity", "by chance"), rows, {1, 2, 3, 4}) + lists
@@ -99,10 +106,10 @@ def _hubness(report: Mapping[str, Any], name: str) -> str:
     rows = [
         (
             pair_of(one),
-            f"{one['skewness']:.2f}",
+            "not defined" if one["skewness"] is None else f"{one['skewness']:.2f}",
             f"{one['mean']:.1f}",
             f"{one['most']:,}",
-            f"{one['hubs']:,}",
+            "none" if one["hubs"] is None else f"{one['hubs']:,}",
             percent(one["top_percent"]),
             percent(one["antihubs"]),
             percent(one["antihubs_by_chance"]),
@@ -185,6 +192,7 @@ def _likeness(report: Mapping[str, Any]) -> str:
     return table(("spaces", "", "items", "overlap", "by chance", "CKA"), rows, {2, 3, 4, 5})
 
 
+GLANCE = "Of more than two numbers of a kind, the lowest and the highest; the sections below have them all."
 LIKENESS = (
     "Overlap is the share of an item's neighbours in one space that are so in the other too. CKA is the likeness of "
     "the two under any rotation, 0 to 1 (Kornblith et al. 2019). Both are over the items whose ids are equal."
@@ -247,7 +255,7 @@ MEASURES = (
         "duplicates",
         "Duplicates and near duplicates",
         "Groups of items as near as that to one another, directly or through others. Look at those of several items of "
-        "the data set: copies flatter a test set, and are counted as mistakes.",
+        "the data set: copies flatter a test set, and are counted as mistakes. Groups that hold whole classes are clouds, not copies.",
         _duplicates,
     ),
     Measure(

@@ -13,6 +13,41 @@ from mm.index.report.spaces import Space
 from mm.vocabulary import tokenize
 
 WORDS = 6  # of a cluster
+STOP = frozenset(  # articles, prepositions and what else says nothing of what is seen
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "its",
+        "his",
+        "her",
+        "their",
+        "of",
+        "on",
+        "in",
+        "at",
+        "to",
+        "with",
+        "by",
+        "for",
+        "from",
+        "over",
+        "under",
+        "near",
+        "into",
+        "onto",
+        "and",
+        "or",
+        "as",
+        "is",
+        "are",
+        "be",
+        "there",
+        "it",
+    ]
+)
 
 
 def typical(words: Sequence[set[str]], cluster: np.ndarray) -> list[list[str]]:
@@ -29,7 +64,9 @@ def typical(words: Sequence[set[str]], cluster: np.ndarray) -> list[list[str]]:
     sizes = np.bincount(cluster)  # (clusters,)
     found = []
     for own, size in zip(counts, sizes.tolist(), strict=True):
-        logs = {word: math.log(n * len(words) / (size * all_counts[word])) for word, n in own.items()}
+        logs = {
+            word: math.log(n * len(words) / (size * all_counts[word])) for word, n in own.items() if word not in STOP
+        }
         ranked = sorted(
             (own[word] == 1, -own[word] * log**2, at) for at, (word, log) in enumerate(logs.items()) if log > 0
         )
