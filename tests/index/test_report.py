@@ -90,6 +90,7 @@ def test_clusters_are_described_by_their_words(tmp_path):
     assert len(pure) > 5 and all(one["words"][0] == one["labels"][0]["label"] for one in pure)  # said by partners
     words = [{"a", "dog"}, {"a", "dog", "runs"}, {"a", "cat"}, {"a", "cat"}]
     assert typical(words, np.array([0, 0, 1, 1])) == [["dog", "runs"], ["cat"]]
+    assert typical([{"on", "dog"}, {"on"}, {"cat"}], np.array([0, 0, 1])) == [["dog"], ["cat"]]
 
 
 def test_labels_that_are_not_known_for_all(tmp_path):
@@ -119,10 +120,16 @@ def test_a_turned_space_is_the_same_one(tmp_path):
 
 def test_only_items_of_both_are_compared(tmp_path):
     overlap, cka, notes = likeness_of([of_joint(tmp_path / "a"), of_joint(tmp_path / "b", kept=slice(20, 50))])
-    assert overlap["image"] == {"overlap": 1, "chance": pytest.approx(5 / 29), "k": 5, "items": 30}
-    assert cka["image"] == pytest.approx(1) and notes == []
+    assert overlap["image"] == {"overlap": 1, "chance": pytest.approx(3 / 29), "k": 3, "items": 30}
+    assert cka["image"] == pytest.approx(1)
+    lowered = "k is lowered from 5 to {}, a tenth of the {} items in both, at least 1."
+    assert notes == [f"image of a and b: {lowered.format(3, 30)}"]
     overlap, cka, notes = likeness_of([of_joint(tmp_path / "c"), of_joint(tmp_path / "d", kept=slice(20, 23))])
-    assert overlap["image"]["k"] == 2 and notes == ["image of c and d: k is lowered from 5 to 2: 3 items are in both."]
+    assert overlap["image"]["k"] == 1 and cka["image"] is None
+    assert notes == [
+        f"image of c and d: {lowered.format(1, 3)}",
+        "CKA of image of c and d: not measured, for 3 items are fewer than 30.",
+    ]
     overlap, _, notes = likeness_of([of_joint(tmp_path / "e"), of_joint(tmp_path / "f", kept=slice(20, 21))])
     assert list(overlap) == ["text"] and notes == ["image of e and f: 1 items are in both, too few to compare."]
 
@@ -159,7 +166,7 @@ def test_names_are_the_ends_that_tell_paths_apart():
 
 
 def test_one_label_says_nothing(tmp_path):
-    numbers, notes = numbers_of(plain(tmp_path / "i", unit(30), [{"class": "dog"}] * 30), "class")
+    numbers, notes = numbers_of(plain(tmp_path / "i", unit(30), [{"class": "dog"}] * 30), "class", 3)
     pure = numbers["purity"]["items"]
     assert (pure["purity"], pure["chance"]) == (1, 1) and "says nothing" in notes[0]
 
@@ -167,17 +174,96 @@ def test_one_label_says_nothing(tmp_path):
 def test_labels_of_one_item_are_told(tmp_path):
     numbers, notes = numbers_of(plain(tmp_path / "i", unit(9), [{"label": max(row, 5)} for row in range(9)]))
     assert [row["label"] for row in numbers["purity"]["items"]["worst"]] == [5]
-    assert notes == [
+    assert notes[2:] == [
         "purity of items: of 4 values of label, 3 have no items that could be a neighbour of the same; their items "
         "count as 0 and are not listed."
     ]
 
 
-def test_fewer_items_than_neighbours_lower_k(tmp_path):
+def test_few_items_lower_k(tmp_path):
     report = report_of(plain(tmp_path / "i", unit(4)), tmp_path / "out", k=10, sample=100)
-    assert report["notes"] == ["items: k is lowered from 10 to 3, the number of others."]
-    assert report["spaces"]["i"]["k"] == {"items": 3} and report["hubness"]["i"]["items"]["k"] == 3
+    assert report["notes"] == [
+        "items: k is lowered from 10 to 1, a tenth of the 4 items, at least 1.",
+        "items: 4 items are fewer than 30: skewness, intrinsic dimension and whether a plane tells them apart are not "
+        "measured.",
+    ]
+    assert report["spaces"]["i"]["k"] == {"items": 1} and report["hubness"]["i"]["items"]["k"] == 1
+    assert "k = 1\n" in table(report) and "<footer>k = 1, seed" in (tmp_path / "out" / "report.html").read_text()
     assert report["projection"]["i"]["tsne"]["perplexity"] == 1
+
+
+def words(folder, n=120, labels=10):
+    """Pictures in clouds by their label, and one word for each label; none is the partner of another."""
+    which = np.arange(n) % labels
+    centres = 3 * np.eye(labels, 16)
+    images = normal(centres[which] + 0.1 * np.random.default_rng(0).standard_normal((n, 16)))
+    index = Index.build(images, [f"image:{k}" for k in range(n)], [{"digit": int(k)} for k in which], modality="image")
+    meta = [{"digit": k} for k in range(labels)]
+    index.add(normal(centres), [f"text:word-{k}" for k in range(labels)], meta, modality="text")
+    index.save(folder)
+    return str(folder)
+
+
+def test_k_is_a_tenth_of_the_answers_at_most(tmp_path):
+    """Else all words are everybody's neighbours, and purity is chance whatever was learnt."""
+    for k, used in ((10, 10), (100_000, 12)):
+        numbers, notes = numbers_of(words(tmp_path / str(k)), "digit", k)
+        pure, hubs = numbers["purity"], numbers["hubness"]
+        assert (hubs["image_to_text"]["k"], hubs["text_to_image"]["k"], hubs["image"]["k"]) == (1, used, used)
+        assert pure["image_to_text"]["purity"] == 1 and pure["image_to_text"]["chance"] == pytest.approx(0.1)
+        assert f"text: k is lowered from {k} to 1, a tenth of the 10 items, at least 1." in notes
+        assert numbers["own_modality"]["image"]["share"] > 0.9
+        assert pure["image"]["purity"] == pytest.approx(1, abs=0.1) and hubs["image"]["skewness"] != 0
+
+
+def test_what_few_items_or_labels_cannot_say_is_null(tmp_path):
+    report = report_of(words(tmp_path / "i"), tmp_path / "out", label="digit")
+    notes = " ".join(report["notes"])
+    assert report["purity"]["i"]["text"]["purity"] is None and report["purity"]["i"]["text"]["chance"] is None
+    assert "purity of text: not defined, for no digit is that of two items." in notes
+    assert "figures/worst_text.png" not in report["figures"] and "figures/worst_image.png" in report["figures"]
+    dimension = report["intrinsic_dimension"]["i"]
+    assert dimension["text"] is None and dimension["image"] > 1
+    assert report["modality_gap"]["i"]["image_text"]["separability"] is None
+    assert "text: 10 items are fewer than 30" in notes
+    hubs = report["hubness"]["i"]["text_to_image"]
+    assert hubs["mean"] == pytest.approx(10 * 5 / 120) and hubs["hubs"] is None and hubs["skewness"] is None
+    assert "hubness of text_to_image: an item is found 0.4 times" in notes
+    assert "figures/hubs_text_to_image.png" not in report["figures"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    glance = page.partition('<ul class="facts">')[2].partition("</ul>")[0]
+    assert (
+        "nearest to a text, 100.0" in glance
+        and "texts nearest to a text" not in glance
+        and "0.0\u00a0% have" not in (glance.replace("100.0", ""))
+    )
+    assert "Of the images nearest to an image" in glance and glance.count("<li>") < 8
+    never = report["hubness"]["i"]["image"]
+    (line,) = [one for one in table(report).splitlines() if one.startswith("      by chance") and "0.0" in one][:1]
+    assert f"{never['antihubs_by_chance']:.3f}" in line
+
+
+def test_no_partners_are_told(tmp_path):
+    numbers, notes = numbers_of(words(tmp_path / "i"), "digit")
+    assert numbers["ranks"] == {} and numbers["alignment"] == {}
+    (note,) = [one for one in notes if one.startswith("ranks and alignment: not measured of image and text, where no")]
+    assert "`item`" in note
+    assert not any("ranks and alignment" in one for one in numbers_of(of_joint(tmp_path / "j"))[1])
+
+
+def test_classes_are_clouds_and_pairs_are_copies(tmp_path):
+    numbers, notes = numbers_of(words(tmp_path / "i"), "digit")
+    assert numbers["duplicates"]["image"]["near"]["clouds"] and "near duplicates of image: clouds, not copies" in (
+        " ".join(notes)
+    )
+    vectors = unit(60)
+    numbers, notes = numbers_of(plain(tmp_path / "pairs", np.concatenate([vectors, vectors])), None)
+    near = numbers["duplicates"]["items"]["near"]
+    assert near["items"] == 120 and not near["clouds"] and "clouds" not in " ".join(notes)
+    numbers, _ = numbers_of(
+        plain(tmp_path / "same", np.concatenate([vectors, np.repeat(unit(1, seed=1), 40, 0)])), None
+    )
+    assert not numbers["duplicates"]["items"]["near"]["clouds"]  # forty times the very same
 
 
 def test_one_item(tmp_path):
@@ -223,7 +309,10 @@ def test_a_constant_modality_finds_by_chance(tmp_path):
     for found in (ranks["image_to_text"], ranks["image_to_text"]["gap_closed"]):
         assert found["R@1"] == pytest.approx(5 / 250) and found["median"] == pytest.approx(251 / 6)
     lines = table(report).splitlines()
-    assert "  image_to_text: R@1 0.020, with the gap closed 0.020; hubness: skewness -" in lines
+    assert (
+        "  image_to_text: R@1 0.020, with the gap closed 0.020; hubness: skewness -, never found -, by chance -"
+        in lines
+    )
     (of_parts,) = [line.split()[-2:] for line in lines if "hubness: skewness  " in line]
     assert of_parts == [f"{report['hubness']['i']['image']['skewness']:.3f}", "-"]  # of pictures, of sentences
 

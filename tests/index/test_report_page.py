@@ -14,8 +14,9 @@ from PIL import Image
 from mm.index import Index
 from mm.index.grid import Shown
 from mm.index.report import table
-from mm.index.report.maps import COLOURS, REST, draw_maps
+from mm.index.report.maps import COLOURS, REST, _in_order, draw_maps
 from mm.index.report.media import Cells, shown
+from mm.index.report.pictures import _title
 from mm.index.report.spaces import Item
 from tests.index.spaces import of_joint, plain, report_of, unit
 
@@ -65,6 +66,29 @@ def test_a_map_has_twelve_colours_and_the_rest_is_grey(tmp_path):
         draw_maps({"PCA": points}, [1, 2, 3], tmp_path / "map.png")
 
 
+def test_rare_points_are_larger_and_on_top(tmp_path):
+    """Ten words among hundreds of pictures, all in one place, are seen."""
+    points = np.zeros((410, 2), np.float32)
+    points[0], points[1] = (-1, -1), (1, 1)
+    labels = [*["image"] * 390, *["text"] * 20]
+    path = draw_maps({"PCA": points}, labels, tmp_path / "map.png")
+    with Image.open(path) as image:
+        middle = np.asarray(image.convert("RGB")).astype(int)[50:-50, 20:330]
+    seen = [(np.abs(middle - np.array(colour[:3]) * 255).max(axis=2) <= 6).sum() for colour in COLOURS[:2]]
+    assert seen[1] > 20 and seen[0] == 0  # alone, the others lie below
+
+
+def test_a_legend_has_numbers_by_value_and_words_by_frequency():
+    assert _in_order([(10, 5), (2, 4), ("1", 3)]) == [("1", 3), (2, 4), (10, 5)]
+    assert _in_order([("dog", 5), ("cat", 4), (1, 3)]) == [("dog", 5), ("cat", 4), (1, 3)]
+
+
+def test_a_cluster_is_called_by_label_words_or_number():
+    one = {"items": 1234, "labels": [{"label": 3, "share": 1.0}], "words": ["green", "dog", "runs"]}
+    assert _title(2, one) == "2: 3 (1,234)" and _title(2, one | {"labels": []}) == "2: green dog (1,234)"
+    assert _title(2, one | {"labels": [], "words": []}) == "cluster 2 (1,234)"
+
+
 def test_dollars_are_no_formulas(tmp_path):
     odd, key = r"$\foo{$", "$a^{$"  # which matplotlib cannot set as maths
     metadata = [{key: odd if row % 2 else "$x^2$", "text": f"{odd} {row}"} for row in range(24)]
@@ -80,7 +104,7 @@ def test_dollars_are_no_formulas(tmp_path):
 
 def test_without_umap_the_report_says_so_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)  # what an import finds where there is no such package
-    report = report_of(plain(tmp_path / "i", unit(40)), tmp_path / "out", sample=40)
+    report = report_of(plain(tmp_path / "i", unit(40)), tmp_path / "out", k=4, sample=40)
     (note,) = report["notes"]
     assert note.startswith("UMAP: left out") and 'pip install "mm[explain]"' in note
     assert report["projection"]["i"]["umap"] is None and report["projection"]["i"]["tsne"]["perplexity"] > 1

@@ -9,8 +9,7 @@ import numpy as np
 from mm.index import analysis
 from mm.index.analysis import Graph
 from mm.index.report.measured import LEAST, Measured, Numbers, defined
-from mm.index.report.spaces import SHARE, Space
-from mm.index.report.spaces import first as first_of
+from mm.index.report.spaces import SHARE, Space, cut
 
 
 def compared(first: Measured, second: Measured) -> tuple[Numbers, Numbers]:
@@ -28,7 +27,7 @@ def compared(first: Measured, second: Measured) -> tuple[Numbers, Numbers]:
             first.notes.append(f"{what}: {n} items are in both, too few to compare.")
             continue
         if k < a.k:
-            first.notes.append(f"{what}: k is lowered from {a.k} to {k}: a tenth of the {n} items in both, at least 1.")
+            first.notes.append(f"{what}: k is lowered from {a.k} to {k}, a tenth of the {n} items in both, at least 1.")
         ours, theirs = np.array(rows), np.array(its)  # (n,), (n,)
         value = None
         if any(space.is_constant(part) for space in (a, b)):
@@ -49,5 +48,5 @@ def _restricted(space: Space, part: str, rows: np.ndarray, k: int) -> Graph:
     """The graph of some items of a modality, in a given order; that of all is used again."""
     if len(rows) < space.counts[part]:
         return analysis.neighbours(np.ascontiguousarray(space.of(part)[rows]), k)
-    graph, place = first_of(space.graph(part), k), np.argsort(rows)  # (n,)
+    graph, place = cut(space.graph(part), k), np.argsort(rows)  # (n,)
     return Graph(place[graph.rows[rows]], graph.cosines[rows])

@@ -60,17 +60,17 @@ def facts(report: Mapping[str, Any], name: str) -> str:
     for ranks in _ends(report["ranks"][name].values(), lambda one: one["R@1"]):
         closed, shares = ranks["gap_closed"], (percent(ranks["R@1"]), percent(ranks["R@10"]))
         said.append(
-            f"For {shares[0]} of the {_many(ranks['from'])} the nearest of {ranks['answers']:,} {_many(ranks['to'])} is "
-            f"a partner, for {shares[1]} one of the ten nearest; with the gap closed, for {percent(closed['R@1'])} and "
-            f"{percent(closed['R@10'])}."
+            f"For {shares[0]} of the {_many(ranks['from'])} the nearest of {ranks['answers']:,} {_many(ranks['to'])} "
+            f"is a partner, for {shares[1]} one of the ten nearest; with the gap closed, for "
+            f"{percent(closed['R@1'])} and {percent(closed['R@10'])}."
         )
     gaps = [gap for gap in report["modality_gap"][name].values() if gap["relative"] is not None]
     if gaps:
         gap = max(gaps, key=lambda one: one["relative"])
         (one, two), told = gap["spread"], gap["separability"]
         said.append(
-            f"The means of {_many(one)} and {_many(two)} are {gap['distance']:.2f} apart, {gap['relative']:.2f} times the "
-            f"spread within{'' if told is None else f'; a plane tells {percent(told)} of them apart'}."
+            f"The means of {_many(one)} and {_many(two)} are {gap['distance']:.2f} apart, {gap['relative']:.2f} times "
+            f"the spread within{'' if told is None else f'; a plane tells {percent(told)} of them apart'}."
         )
     pures = [one for one in report["purity"][name].values() if one["purity"] is not None]
     for across in (False, True):

@@ -47,16 +47,16 @@ def draw_maps(
         raise ValueError(f"maps must be of as many points as there are labels, {len(labels)}: got {sizes or 'none'}.")
     counts = Counter(label for label in labels if label is not None).most_common()
     colours = {label: colour for (label, _), colour in zip(counts, COLOURS, strict=False)}
-    size = float(np.clip(10_000 / len(labels), 2, 40))  # points^2
+    point = float(np.clip(10_000 / len(labels), 2, 40))  # points^2
     rare = {label for label, n in counts[: len(COLOURS)] if n * RARE < counts[0][1]}
-    sizes = np.array([size * (LARGER if label in rare else 1) for label in labels])  # (n,)
+    areas = np.array([point * (LARGER if label in rare else 1) for label in labels])  # (n,)
     order = np.random.default_rng(0).permutation(len(labels))  # so that no label lies on top
-    order = order[np.argsort(sizes[order], kind="stable")]  # but the rare ones
+    order = order[np.argsort(areas[order], kind="stable")]  # but the rare ones
     shown = np.array([colours.get(label, matplotlib.colors.to_rgba(REST)) for label in labels])[order]  # (n, 4)
     figure = Figure(figsize=(PANEL_IN * len(maps) + 1.8, PANEL_IN + 0.75), layout="constrained")
     with matplotlib.rc_context(FONT):
         for axes, (name, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
-            axes.scatter(*points[order].T, c=shown, s=sizes[order], linewidths=0, alpha=0.75)
+            axes.scatter(*points[order].T, c=shown, s=areas[order], linewidths=0, alpha=0.75)
             axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
             axes.set_title(name, fontsize=9, parse_math=False)
             for spine in axes.spines.values():

@@ -17,7 +17,7 @@ from mm.index import analysis
 from mm.index.analysis import Graph
 from mm.index.ranks import Ranks, ranks
 from mm.index.report.measured import LEAST, Measured, Numbers, defined, name_of
-from mm.index.report.spaces import Space, first
+from mm.index.report.spaces import Space, cut
 from mm.index.report.words import typical, words_of
 
 DUPLICATE, NEAR_DUPLICATE = 0.999, 0.95  # cosines: equal but for rounding and compression; hardly to be told apart
@@ -48,13 +48,12 @@ def look(space: Space, label: str | None, seed: int) -> Measured:
             )
         if (k := space.neighbours_of(part)) < space.k and (count > 1 or len(space.parts) > 1):
             found.notes.append(
-                f"{part}: where they are the neighbours, k is lowered from {space.k} to {k}, a tenth of the {count:,} "
-                "items, at least 1."
+                f"{part}: k is lowered from {space.k} to {k}, a tenth of the {count:,} items, at least 1."
             )
         if 1 < count < LEAST:
             found.notes.append(
-                f"{part}: {count} items are fewer than {LEAST}: skewness, intrinsic dimension and whether a plane tells "
-                "them apart are not measured."
+                f"{part}: {count} items are fewer than {LEAST}: skewness, intrinsic dimension and whether a "
+                "plane tells them apart are not measured."
             )
     with_neighbours = [part for part, count in space.counts.items() if count > 1 and part not in flat]
     ordered = list(itertools.permutations(space.parts, 2))
@@ -86,8 +85,9 @@ def look(space: Space, label: str | None, seed: int) -> Measured:
     alone = [pair for pair in space.pairs if "_".join(pair) not in numbers["alignment"]]
     if alone:
         found.notes.append(
-            f"ranks and alignment: not measured of {', '.join(' and '.join(pair) for pair in alone)}, where no two items "
-            "are partners: their metadata name no common `item`, and their ids differ in more than modality and #number."
+            f"ranks and alignment: not measured of {', '.join(' and '.join(pair) for pair in alone)}, where no two "
+            "items are partners: their metadata name no common `item`, and their ids differ in more than modality and "
+            "#number."
         )
     numbers["duplicates"] = {part: _duplicates(found, part) for part, count in space.counts.items() if count > 1}
     numbers["clusters"] = {part: _clusters(found, part, label, seed) for part in with_neighbours}
@@ -214,7 +214,7 @@ def _own_modality(space: Space) -> Numbers:
     """How many of the nearest of all items are of an item's own modality."""
     names = [item.modality for item in space.items]
     k = max(space.neighbours_of(part) for part in space.parts)
-    shares, _ = analysis.purity(first(space.whole_graph(), k), names)
+    shares, _ = analysis.purity(cut(space.whole_graph(), k), names)
     others = len(names) - 1
     return {
         part: {"share": float(shares[where].mean()), "chance": (space.counts[part] - 1) / others}
@@ -310,8 +310,8 @@ def _duplicates(found: Measured, part: str) -> Numbers:
     numbers["near"]["clouds"] = clouds = held > CLOUDED and numbers["equal"]["items"] / space.counts[part] <= held / 2
     if clouds:
         found.notes.append(
-            f"near duplicates of {part}: clouds, not copies: at a cosine of {NEAR_DUPLICATE} groups of {CLOUD} and more "
-            f"items hold {100 * held:.0f} % of all, each item near the next. Copies are those at {DUPLICATE}."
+            f"near duplicates of {part}: clouds, not copies: at a cosine of {NEAR_DUPLICATE} groups of {CLOUD} and "
+            f"more items hold {100 * held:.0f} % of all, each item near the next. Copies are those at {DUPLICATE}."
         )
     found.groups[part] = apart  # the near ones, which came last
     return numbers

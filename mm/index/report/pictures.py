@@ -254,10 +254,7 @@ class Artist:
         described = self.found.numbers["clusters"][part]
         cells = []
         for number, medoid in enumerate(self.found.clusters[part][1].tolist()):
-            one = described[number]
-            named = [str(row["label"]) for row in one["labels"][:1]] or one["words"][:2]
-            title = f"{number + 1}: {' '.join(named)}" if named else f"cluster {number + 1}"
-            cells.append(self._cell(part, medoid)._replace(title=f"{title} ({one['items']:,})"))
+            cells.append(self._cell(part, medoid)._replace(title=_title(number + 1, described[number])))
         name = f"medoids_{part}"
         caption = f"The medoid of each cluster of {part}, with what is most typical of it and the number of its items."
         self._keep("clusters", caption, draw_grid(cells, self._path(name)))
@@ -311,6 +308,12 @@ class Artist:
 
     def _keep(self, section: str, caption: str, path: Path) -> None:
         self.drawn.append(Drawn(section, path, caption.strip()))
+
+
+def _title(number: int, cluster: Numbers) -> str:
+    """How a cluster is called: by its label, else its words, else its number only."""
+    named = [str(row["label"]) for row in cluster["labels"][:1]] or cluster["words"][:2]
+    return f"{f'{number}: ' + ' '.join(named) if named else f'cluster {number}'} ({cluster['items']:,})"
 
 
 def _short(name: str) -> str:

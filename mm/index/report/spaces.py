@@ -102,7 +102,7 @@ class Space:
         return self.vectors[self.parts[part]]  # (m, D)
 
     def neighbours_of(self, part: str) -> int:
-        """The k of what is measured over neighbours that are of this modality: a tenth of its items at most, 1 at least."""
+        """The k of measures over neighbours of this modality: of its items a tenth at most, and at least 1."""
         return max(min(self.k, self.counts[part] // SHARE), 1)
 
     def nearest(self, part: str, other: str | None = None) -> Graph:
@@ -111,7 +111,7 @@ class Space:
         Raises:
             ValueError: as of `graph`.
         """
-        return first(self.graph(part, other), self.neighbours_of(other or part))
+        return cut(self.graph(part, other), self.neighbours_of(other or part))
 
     def graph(self, part: str, other: str | None = None) -> Graph:
         """The k nearest of one modality, of another one or of the same: computed once. Positions count within it.
@@ -263,7 +263,7 @@ def label_key(spaces: Sequence[Space], wanted: str | None) -> str | None:
     return wanted or next((key for key in LABELS if counts.get(key, 0) > 1), None)
 
 
-def first(graph: Graph, k: int) -> Graph:
+def cut(graph: Graph, k: int) -> Graph:
     """The k nearest of those in a graph."""
     return Graph(graph.rows[:, :k], graph.cosines[:, :k])
 

@@ -55,11 +55,12 @@ def contents(report: Mapping[str, Any], drawn: Mapping[str, Sequence[Drawn]]) ->
             for measure in MEASURES
         ),
     ]
+    used = "; ".join(k_of(report, name) for name in names)
     return page(
         "What is in " + " and ".join(names),
         about(report) + "".join(f'<p class="note">{text(note)}</p>\n' for note in notes),
         sections,
-        f"k = {'; '.join(k_of(report, name) for name in names)}, seed {report['seed']}, {report['seconds']:.0f} s. {versions}.",
+        f"k = {used}, seed {report['seed']}, {report['seconds']:.0f} s. {versions}.",
         several,
     )
 
@@ -109,7 +110,7 @@ def _hubness(report: Mapping[str, Any], name: str) -> str:
             "not defined" if one["skewness"] is None else f"{one['skewness']:.2f}",
             f"{one['mean']:.1f}",
             f"{one['most']:,}",
-            "none" if one["hubs"] is None else f"{one['hubs']:,}",
+            "not defined" if one["hubs"] is None else f"{one['hubs']:,}",
             percent(one["top_percent"]),
             percent(one["antihubs"]),
             percent(one["antihubs_by_chance"]),
@@ -192,7 +193,7 @@ def _likeness(report: Mapping[str, Any]) -> str:
     return table(("spaces", "", "items", "overlap", "by chance", "CKA"), rows, {2, 3, 4, 5})
 
 
-GLANCE = "Of more than two numbers of a kind, the lowest and the highest; the sections below have them all."
+GLANCE = "Of several numbers of a kind the extremes only; the sections below have them all."
 LIKENESS = (
     "Overlap is the share of an item's neighbours in one space that are so in the other too. CKA is the likeness of "
     "the two under any rotation, 0 to 1 (Kornblith et al. 2019). Both are over the items whose ids are equal."
@@ -255,7 +256,8 @@ MEASURES = (
         "duplicates",
         "Duplicates and near duplicates",
         "Groups of items as near as that to one another, directly or through others. Look at those of several items of "
-        "the data set: copies flatter a test set, and are counted as mistakes. Groups that hold whole classes are clouds, not copies.",
+        "the data set: copies flatter a test set, and are counted as mistakes. "
+        "Groups that hold whole classes are clouds, not copies.",
         _duplicates,
     ),
     Measure(

@@ -13,41 +13,10 @@ from mm.index.report.spaces import Space
 from mm.vocabulary import tokenize
 
 WORDS = 6  # of a cluster
-STOP = frozenset(  # articles, prepositions and what else says nothing of what is seen
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "its",
-        "his",
-        "her",
-        "their",
-        "of",
-        "on",
-        "in",
-        "at",
-        "to",
-        "with",
-        "by",
-        "for",
-        "from",
-        "over",
-        "under",
-        "near",
-        "into",
-        "onto",
-        "and",
-        "or",
-        "as",
-        "is",
-        "are",
-        "be",
-        "there",
-        "it",
-    ]
-)
+STOP = {  # articles, prepositions and what else says nothing of what is seen
+    *("a", "an", "the", "this", "that", "its", "his", "her", "their", "and", "or", "as", "is", "are", "there", "it"),
+    *("of", "on", "in", "at", "to", "with", "by", "for", "from", "over", "under", "near", "into", "onto"),
+}
 
 
 def typical(words: Sequence[set[str]], cluster: np.ndarray) -> list[list[str]]:
