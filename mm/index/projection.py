@@ -5,9 +5,12 @@ umap-learn is an extra and is imported when it is first asked for: that takes se
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
+import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
@@ -74,7 +77,7 @@ def umap(vectors: np.ndarray, graph: Graph, seed: int = 0) -> np.ndarray:
     n, k = graph.rows.shape
     if n != len(vectors):
         raise ValueError(f"the graph must be that of the vectors: got {n} items and {len(vectors)} vectors.")
-    with warnings.catch_warnings():
+    with _own_threads(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what its other methods, not used here, would take
         try:
             from umap import UMAP
@@ -92,6 +95,16 @@ def umap(vectors: np.ndarray, graph: Graph, seed: int = 0) -> np.ndarray:
             n_jobs=1,  # one result for a seed
         )
         return model.fit_transform(np.asarray(vectors, np.float32)).astype(np.float32)  # (n, 2)
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Afterwards torch has as many threads as before: numba's set those of OpenMP for the whole process."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check(vectors: np.ndarray) -> None:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from mm.index import projection
 from mm.index.analysis import neighbours, purity
@@ -97,3 +98,12 @@ def test_umap_is_imported_when_it_is_asked_for_and_its_lack_is_said(monkeypatch)
     vectors = clouds()[0]
     with pytest.raises(ValueError, match=r'pip install "mm\[explain\]"'):
         projection.umap(vectors, neighbours(vectors, 5))
+
+
+def test_umap_leaves_torch_its_threads():
+    """With more of them, sums come out in another order, and a training that goes on ends with other weights."""
+    vectors = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    before = torch.get_num_threads()
+    projection.umap(vectors, neighbours(vectors, 5))
+    assert torch.get_num_threads() == before == 1
