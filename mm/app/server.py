@@ -82,6 +82,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # who comes before the page is up waits, instead of being refused
     except (OSError, OverflowError) as error:
         listening.close()
         raise ConfigError(said.format(error)) from error
