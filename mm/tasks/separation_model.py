@@ -169,6 +169,7 @@ class SpeechSeparator(nn.Module):
             power = self.audio.stft(wave.to(self.device)).abs().square()  # (F, N)
 
         def share(features: Features) -> Tensor:
+            """Features of the face, or of variants of it -> the share of its voice: (B, 1)."""
             count = len(features.map)
             each = [features if k == number else encoders.repeated(one, count) for k, one in enumerate(others)]
             together = concatenate(each)  # all copies of the first face, then of the second

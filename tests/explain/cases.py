@@ -49,7 +49,7 @@ def plain_gradient(model: nn.Module, inputs: Tensor, scores) -> Tensor:
     return torch.autograd.grad(scores(model(x)).sum(), x)[0]
 
 
-def close(found: Tensor, expected: Tensor, share: float) -> None:
+def assert_close(found: Tensor, expected: Tensor, share: float) -> None:
     """They differ by no more than a share of the largest."""
     assert found.shape == expected.shape
     assert expected.abs().max() > 0

@@ -18,8 +18,8 @@ from mm.explain import layers
 from mm.explain.attention import upsample as plain_upsample
 from tests.explain.cases import (
     METHODS,
+    assert_close,
     by_gradient,
-    close,
     every_method,
     every_target,
     hooks,
@@ -54,8 +54,8 @@ def test_saliency_is_the_finite_difference() -> None:
 def test_saliency_is_captums_largest_over_the_channels(target, scores) -> None:
     model, inputs = resnet(), pictures(side=SIDE)
     found = by.saliency(model, inputs, target)
-    close(found, quiet(captum.attr.Saliency(lambda x: scores(model(x))), inputs).amax(1), 1e-6)
-    close(found, plain_gradient(model, inputs, scores).abs().amax(1), 1e-6)
+    assert_close(found, quiet(captum.attr.Saliency(lambda x: scores(model(x))), inputs).amax(1), 1e-6)
+    assert_close(found, plain_gradient(model, inputs, scores).abs().amax(1), 1e-6)
     assert found.dtype == torch.float32 and not found.requires_grad
 
 
@@ -69,16 +69,16 @@ def test_smooth_grad_is_a_loop_over_noisy_copies() -> None:
             noisy = one + 0.3 * (one.max() - one.min()) * drawn
             total[b] += plain_gradient(model, noisy[None], lambda output: output[:, 1])[0] / 5
     found = by.smooth_grad(model, inputs, 1, samples=5, noise=0.3, seed=6)
-    close(found, total.abs().amax(1), 1e-5)
-    close(by.smooth_grad(model, inputs[1:], 1, samples=5, noise=0.3, seed=6), found[1:], 1e-5)
+    assert_close(found, total.abs().amax(1), 1e-5)
+    assert_close(by.smooth_grad(model, inputs[1:], 1, samples=5, noise=0.3, seed=6), found[1:], 1e-5)
     assert not torch.allclose(by.smooth_grad(model, inputs, 1, samples=5, noise=0.3, seed=7), found, rtol=1e-3)
-    close(by.smooth_grad(model, inputs, 1, samples=2, noise=0.0), by.saliency(model, inputs, 1), 1e-6)
+    assert_close(by.smooth_grad(model, inputs, 1, samples=2, noise=0.0), by.saliency(model, inputs, 1), 1e-6)
 
 
 def test_integrated_gradients_of_a_linear_model_are_its_terms() -> None:
     model, inputs = Linear(3, 6, 9), noise(2, 3, 6, 9)
     found = by.integrated_gradients(model, inputs, torch.tensor([2, 0]), baseline=0.3, steps=2)
-    close(found, (model.weight[[2, 0]].detach() * (inputs - 0.3)).sum(1), 1e-5)
+    assert_close(found, (model.weight[[2, 0]].detach() * (inputs - 0.3)).sum(1), 1e-5)
 
 
 @every_target
@@ -87,13 +87,13 @@ def test_integrated_gradients_add_up_to_what_the_score_changes(target, scores) -
     found = by.integrated_gradients(model, inputs, target, baseline=-0.5, steps=200)
     with torch.no_grad():
         change = scores(model(inputs)) - scores(model(torch.full_like(inputs, -0.5)))  # (B,)
-    close(found.sum((1, 2)), change, 0.01)
+    assert_close(found.sum((1, 2)), change, 0.01)
 
 
 def test_integrated_gradients_are_captums_of_all_steps_at_once() -> None:
     model, inputs = seeded(Small), pictures()
     expected = quiet(captum.attr.IntegratedGradients(model), inputs, target=2, n_steps=50).sum(1)
-    close(by.integrated_gradients(model, inputs, 2), expected, 1e-5)
+    assert_close(by.integrated_gradients(model, inputs, 2), expected, 1e-5)
 
 
 # Maps ---------------------------------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ def test_a_batch_is_its_inputs_one_by_one(method) -> None:
     target = torch.tensor([3, 0, 1])
     found = method(model, inputs, target)
     for b in range(3):
-        close(found[b], method(model, inputs[b : b + 1], int(target[b]))[0], 1e-5)
-    close(method(model, inputs, target.int()), found, 1e-6)
-    close(method(model, inputs, lambda output: output.gather(1, target[:, None])[:, 0]), found, 1e-6)
+        assert_close(found[b], method(model, inputs[b : b + 1], int(target[b]))[0], 1e-5)
+    assert_close(method(model, inputs, target.int()), found, 1e-6)
+    assert_close(method(model, inputs, lambda output: output.gather(1, target[:, None])[:, 0]), found, 1e-6)
 
 
 class Second(Small):
@@ -169,7 +169,7 @@ class Second(Small):
 
 @every_method
 def test_an_output_of_one_number_needs_no_target(method) -> None:
-    close(method(seeded(Second), pictures(), None), method(seeded(Small), pictures(), 1), 1e-6)
+    assert_close(method(seeded(Second), pictures(), None), method(seeded(Small), pictures(), 1), 1e-6)
 
 
 class Both(Small):
@@ -187,9 +187,9 @@ def test_a_function_may_take_any_output(method) -> None:
         with pytest.raises(ValueError, match=r"a tensor of as many rows, 8: got dict\. Give at_once=1"):
             method(model, inputs, target)
         found = by.occlusion(model, inputs, target, 8, 8, at_once=1)
-        close(found, by.occlusion(seeded(Small), inputs, 1, 8, 8), 1e-5)
+        assert_close(found, by.occlusion(seeded(Small), inputs, 1, 8, 8), 1e-5)
     else:
-        close(method(model, inputs, target), method(seeded(Small), inputs, 1), 1e-6)
+        assert_close(method(model, inputs, target), method(seeded(Small), inputs, 1), 1e-6)
 
 
 @every_method

@@ -11,7 +11,7 @@ from torch.nn import functional
 from mm.explain import attribution as by
 from mm.explain import layers
 from tests.explain.cases import (
-    close,
+    assert_close,
     every_target,
     hooks,
     pictures,
@@ -28,7 +28,7 @@ def test_grad_cam_is_captums(layer, target, scores) -> None:
     reference = captum.attr.LayerGradCam(lambda x: scores(model(x)), by.layer_of(model, layer))
     expected = quiet(reference, inputs)[:, 0]
     found = by.grad_cam(model, inputs, target, layer)
-    close(found, expected, 1e-5)
+    assert_close(found, expected, 1e-5)
     assert found.min() < 0 or callable(target)  # it keeps its signs
     torch.testing.assert_close(by.grad_cam(model, inputs, target, layer, relu=True), found.clamp_min(0))
     torch.testing.assert_close(by.grad_cam(model, inputs, target, by.layer_of(model, layer)), found)
@@ -38,7 +38,7 @@ def test_guided_grad_cam_is_captums_with_a_stated_mode() -> None:
     model, inputs = resnet(), pictures(side=SIDE)
     reference = captum.attr.GuidedGradCam(model, model.layer3)
     expected = quiet(reference, inputs, target=5, interpolate_mode="bilinear")
-    close(by.guided_grad_cam(model, inputs, 5, "layer3"), expected, 1e-5)
+    assert_close(by.guided_grad_cam(model, inputs, 5, "layer3"), expected, 1e-5)
 
 
 class Twice(Small):
@@ -62,8 +62,8 @@ def test_of_a_layer_that_runs_twice_the_last_time_counts() -> None:
         first = functional.max_pool2d(model.again(model.first(inputs)), 2).relu()
     last = model.again(first).detach().requires_grad_()  # (B, C, 8, 8)
     slopes = torch.autograd.grad(model.head(last.relu().mean((2, 3)))[:, 1].sum(), last)[0].mean((2, 3))
-    close(layers.activations(model, inputs, "again"), last.detach(), 1e-6)
-    close(by.grad_cam(model, inputs, 1, "again"), (last.detach() * slopes[..., None, None]).sum(1), 1e-5)
+    assert_close(layers.activations(model, inputs, "again"), last.detach(), 1e-6)
+    assert_close(by.grad_cam(model, inputs, 1, "again"), (last.detach() * slopes[..., None, None]).sum(1), 1e-5)
 
 
 @pytest.mark.parametrize("at", ["activations", "grad_cam"])
@@ -114,7 +114,7 @@ def test_tokens_of_a_square_are_a_grid(class_token) -> None:
     tokens.requires_grad_()
     score = model.head(torch.tanh(model.mixed(tokens.transpose(1, 2))).mean(2))[:, 3].sum()
     slopes = torch.autograd.grad(score, tokens)[0][:, int(class_token) :].mean(1)  # (B, 8)
-    close(by.grad_cam(model, inputs, 3, "embedded"), torch.einsum("bchw,bc->bhw", grid, slopes), 1e-5)
+    assert_close(by.grad_cam(model, inputs, 3, "embedded"), torch.einsum("bchw,bc->bhw", grid, slopes), 1e-5)
     assert layers.layers_with_maps(model, inputs) == {"patches": (8, 5, 5), "embedded": (8, 5, 5)}
 
 

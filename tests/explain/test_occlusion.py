@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mm.explain import attribution as by
 from tests.explain.cases import (
-    close,
+    assert_close,
     pictures,
 )
 from tests.explain.networks import SIDE, Linear, Small, noise, resnet, seeded
@@ -53,7 +53,7 @@ def test_occlusion_is_a_loop_over_windows(size, window, stride) -> None:
     handle = model.register_forward_hook(lambda module, given, output: rows.append(len(output)))
     found = by.occlusion(model, inputs, 1, window, stride, fill=0.4, at_once=5)
     handle.remove()
-    close(found, expected, 1e-5)
+    assert_close(found, expected, 1e-5)
     below, beside = by.positions(size, window, stride)
     assert below * beside == count and sum(rows) == 2 * (count + 1)  # once as they are
     assert max(rows) <= 2 * 5
@@ -68,7 +68,7 @@ def test_occlusion_at_once_or_one_by_one(at_once, batches) -> None:
     handle = model.register_forward_hook(lambda module, given, output: calls.append(len(output)))
     found = by.occlusion(model, inputs, lambda output: (output * words).sum(1), 16, 8, at_once=at_once)
     handle.remove()
-    close(found, expected, 1e-5)
+    assert_close(found, expected, 1e-5)
     assert len(calls) == batches + 1
 
 

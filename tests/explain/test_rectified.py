@@ -10,7 +10,7 @@ from torch import nn
 from mm.explain import attribution as by
 from tests.explain.cases import (
     METHODS,
-    close,
+    assert_close,
     pictures,
     plain_gradient,
     quiet,
@@ -30,7 +30,7 @@ def test_it_is_captums_on_resnet18(method, reference) -> None:
     model, inputs = resnet(), pictures(side=SIDE)
     assert all(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
     target = torch.tensor([4, 1])
-    close(method(model, inputs, target), quiet(reference(model), inputs, target=target), 1e-6)
+    assert_close(method(model, inputs, target), quiet(reference(model), inputs, target=target), 1e-6)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -45,7 +45,7 @@ def test_guided_and_deconvnet_are_a_way_back_by_hand(in_place) -> None:
         passed = nn.grad.conv2d_input(first.shape, model.second.weight.detach(), passed, stride=2, padding=1)
         passed = passed.clamp_min(0) * (first > 0 if guided else 1)
         expected = nn.grad.conv2d_input(inputs.shape, model.first.weight.detach(), passed, padding=1)
-        close(method(model, inputs, 1), expected, 1e-5)
+        assert_close(method(model, inputs, 1), expected, 1e-5)
 
 
 @every_rewritten
@@ -53,15 +53,15 @@ def test_one_relu_on_two_branches_is_as_two(method, reference) -> None:
     """captum 0.9 takes the gradient of one branch for that of the other in its deconvnet."""
     shared, apart = seeded(Branches, True), seeded(Branches, False)
     inputs = pictures()
-    close(method(shared, inputs, 1), method(apart, inputs, 1), 1e-6)
-    close(method(apart, inputs, 1), quiet(reference(apart), inputs, target=1), 1e-6)
+    assert_close(method(shared, inputs, 1), method(apart, inputs, 1), 1e-6)
+    assert_close(method(apart, inputs, 1), quiet(reference(apart), inputs, target=1), 1e-6)
 
 
 @pytest.mark.parametrize("smooth", SMOOTH.values(), ids=SMOOTH)
 @every_rewritten
 def test_without_a_relu_it_is_the_plain_gradient(method, reference, smooth) -> None:
     model, inputs = seeded(Small, relu=smooth), pictures()
-    close(method(model, inputs, 1), plain_gradient(model, inputs, lambda output: output[:, 1]), 1e-6)
+    assert_close(method(model, inputs, 1), plain_gradient(model, inputs, lambda output: output[:, 1]), 1e-6)
 
 
 @pytest.mark.parametrize(("function", "name"), FUNCTIONAL.values(), ids=FUNCTIONAL)
@@ -90,4 +90,4 @@ def test_a_rectification_that_is_not_on_the_way_is_none(method) -> None:
     """As in a sentence's encoder, to which a picture is compared."""
     model, inputs, words = seeded(Small), pictures(), noise(2, 4, seed=8).requires_grad_()
     found = method(model, inputs, lambda output: (output * words.relu()).sum(1))
-    close(found, method(model, inputs, lambda output: (output * words.detach().relu()).sum(1)), 1e-6)
+    assert_close(found, method(model, inputs, lambda output: (output * words.detach().relu()).sum(1)), 1e-6)

@@ -24,38 +24,42 @@ def config(task: Any, kind: type, *changes: str) -> Any:
     return read_config(kind, ["--config", str(ROOT / f"configs/{name}/tiny.yaml"), *changes])
 
 
-@pytest.fixture(scope="module")
-def joint() -> Any:
+def built(task: Any, cfg: Any, *known: Any) -> Any:
+    """A model of a task with random weights; `known`: the sentences, questions or classes that it is built for."""
     torch.manual_seed(0)
-    cfg = config(retrieval, retrieval.Retrieval)
-    return retrieval.build_model(cfg, data.sentences(Scenes("train", 32))).eval()
+    return task.build_model(cfg, *known).eval()
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[str]:
+    return list(data.sentences(Scenes("train", 32)))
+
+
+@pytest.fixture(scope="module")
+def joint(sentences: list[str]) -> Any:
+    return built(retrieval, config(retrieval, retrieval.Retrieval), sentences)
 
 
 @pytest.fixture(scope="module")
 def answering() -> Any:
-    torch.manual_seed(0)
-    return vqa.build_model(config(vqa, vqa.VQA), list(data.questions_of(AskedScenes("train", 32)))).eval()
+    return built(vqa, config(vqa, vqa.VQA), list(data.questions_of(AskedScenes("train", 32))))
 
 
 @pytest.fixture(scope="module")
-def captions() -> Any:
-    torch.manual_seed(0)
-    cfg = config(captioning, captioning.Captioning)
-    return captioning.build_model(cfg, data.sentences(Scenes("train", 32))).eval()
+def captions(sentences: list[str]) -> Any:
+    return built(captioning, config(captioning, captioning.Captioning), sentences)
 
 
 @pytest.fixture(scope="module")
 def localiser() -> Any:
-    torch.manual_seed(0)
-    return localisation.build_model(config(localisation, localisation.Localisation)).eval()
+    return built(localisation, config(localisation, localisation.Localisation))
 
 
 @pytest.fixture(scope="module")
 def teacher() -> Any:
-    torch.manual_seed(0)
     cfg = distillation.teacher_settings(config(distillation, distillation.Distillation))
-    classes = distillation_data.classes_of(distillation_data.load_pictures(cfg, "train"))
-    return distillation.build_model(cfg, classes).eval()
+    pictures = distillation_data.load_pictures(cfg, "train")
+    return built(distillation, cfg, distillation_data.classes_of(pictures))
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +103,7 @@ def test_a_cosine_with_a_sentence_or_with_the_other_source(joint, scene, of: str
 
 
 def test_a_frozen_trunk_lets_the_gradient_through(scene) -> None:
-    torch.manual_seed(0)
-    cfg = config(retrieval, retrieval.Retrieval, "encoder.image.freeze=true")
-    model = retrieval.build_model(cfg, ["a red circle"]).eval()
+    model = built(retrieval, config(retrieval, retrieval.Retrieval, "encoder.image.freeze=true"), ["a red circle"])
     view = model.view("image", {"image": scene["image"]}, "a red circle")
     check(view, float(model.embed("image", [scene["image"]])[0] @ model.embed("text", ["a red circle"])[0]), model)
 
