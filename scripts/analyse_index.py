@@ -21,9 +21,9 @@ from mm.data.tars import member
 from mm.engine import start_logging
 from mm.index import Index, IndexDamagedError, Searcher
 from mm.index.grid import Shown
+from mm.index.media import FILES, OF_RUNS, Item, shown
 from mm.index.report import SAMPLE, table, write_report
-from mm.index.report.media import FILES, OF_RUNS, shown
-from mm.index.report.spaces import Item, Space, label_key, spaces_of
+from mm.index.report.spaces import Space, label_key, spaces_of
 from mm.tasks import retrieval, retrieval_data
 
 
@@ -78,8 +78,7 @@ def show_of(space: Space, run: str | None, notes: list[str]) -> Callable[[Item],
         model, cfg = retrieval.load(run or space.run)
         for path in space.paths:
             Searcher(Index.load(path, mmap=True), model)  # refuses encoders that are not those of the index
-        sources = functools.cache(functools.partial(retrieval_data.sources, cfg))
-        return functools.partial(shown, sources=sources, member=member)
+        return functools.partial(shown, sources=retrieval_data.sources(cfg), member=member)
     return functools.partial(shown, member=member)
 
 

@@ -7,7 +7,6 @@ python scripts/query_index.py INDEX --interactive
 """
 
 import argparse
-import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from mm.data.tars import member
 from mm.engine import start_logging
 from mm.index import Hit, Index, IndexDamagedError, Searcher, parse_where, read_vectors
 from mm.index.grid import Shown, draw_neighbours
+from mm.index.media import item_of, shown
 from mm.index.prompt import HELP, Prompt
 from mm.naming import hint
 from mm.tasks import retrieval, retrieval_data
@@ -77,8 +77,8 @@ def main() -> None:
     show(hits, arguments.json)
     if arguments.grid:
         words = "".join(f" {sign} {term}" for sign in terms for _, term in terms[sign])
-        split_sources = functools.cache(functools.partial(retrieval_data.sources, cfg)) if cfg else None
-        row = [shown_hit(hit, split_sources) for hit in hits]
+        sources = retrieval_data.sources(cfg) if cfg else None
+        row = [shown_hit(hit, sources) for hit in hits]
         query_cell = Shown("text" if kind == "vector" else kind, given, f"query{words}")
         picture = draw_neighbours([(query_cell, row)], arguments.grid)
         print(f"Picture: {picture}", file=sys.stderr if arguments.json else sys.stdout)
@@ -118,18 +118,13 @@ def converse(prompt: Prompt, as_json: bool) -> None:
             print(error, file=sys.stderr)
 
 
-def shown_hit(hit: Hit, split_sources: Callable[[str, str], Mapping[str, Source]] | None) -> Shown:
-    """An answer as a cell: its file (or a tar's), its sentence, or the item of the data set that it was made from."""
-    modality, title = hit.metadata.get("modality", "text"), f"{hit.score:.2f}"
-    if "text" in hit.metadata:
-        return Shown("text", hit.metadata["text"], title)
-    if "path" in hit.metadata:
-        return Shown(modality, Path(hit.metadata["path"]), title)
-    if "shard" in hit.metadata:
-        return Shown(modality, member(Path(hit.metadata["shard"]), hit.metadata["member"]), title)
-    entry = str(hit.id).removeprefix(f"{modality}:")
-    found = split_sources(hit.metadata.get("split", "test"), modality) if split_sources else {}
-    return Shown(modality, found[entry], title) if entry in found else Shown("text", entry, title)
+def shown_hit(hit: Hit, sources: Callable[[str, str], Mapping[str, Source]] | None) -> Shown:
+    """An answer as a cell; one that the data set no longer holds by its id."""
+    try:
+        cell = shown(item_of(hit.id, hit.metadata), sources, member)
+    except LookupError:
+        cell = Shown("text", str(hit.id))
+    return cell._replace(title=f"{hit.score:.2f}")
 
 
 if __name__ == "__main__":

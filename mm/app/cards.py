@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm import data
 from mm.app.media import picture_uri, sound_uris
-from mm.data.gallery import entries_of
-from mm.data.item import Item, Source
-from mm.data.synthetic import Scenes
 from mm.data.tars import member
 from mm.index import Hit
 from mm.index.grid import Shown
-from mm.index.report.media import shown
-from mm.index.report.spaces import ITEMS
-from mm.index.report.spaces import Item as Indexed
+from mm.index.media import item_of, shown
+from mm.tasks import retrieval_data
 
 LONGEST_ID = 60  # letters
 
@@ -31,8 +25,7 @@ class Sources:
     """
 
     def __init__(self, cfg: Any = None):
-        self._cfg = cfg
-        self._items = functools.cache(lambda split: Named(data.load(cfg.data, split, cfg.seed)))
+        self._sources = None if cfg is None else retrieval_data.sources(cfg)
 
     def of(self, hit: Hit) -> Shown:
         """A sentence, a file, a file in a tar, or the array of an item that was drawn; of one nobody knows its id.
@@ -41,38 +34,7 @@ class Sources:
             LookupError: the data set has no such item.
             OSError, ValueError: the tar or the data set cannot be read.
         """
-        item = Indexed(hit.id, str(hit.metadata.get("modality") or ITEMS), hit.metadata)
-        return shown(item, self._entries if self._cfg is not None else None, member)
-
-    def _entries(self, split: str, modality: str) -> Mapping[str, Source]:
-        return Entries(self._items(split), modality)
-
-
-class Named:
-    """The items of a split by their ids; scenes are drawn when they are asked for."""
-
-    def __init__(self, items: Sequence[Item]):
-        names = map(items.name, range(len(items))) if isinstance(items, Scenes) else (item.id for item in items)
-        self.items, self.places = items, {name: place for place, name in enumerate(names)}
-
-
-class Entries(Mapping[str, Source]):
-    """{id of an entry: its source} of one modality, of which nothing is drawn before it is asked for."""
-
-    def __init__(self, named: Named, modality: str):
-        self._named, self._modality = named, modality
-
-    def __getitem__(self, entry: str) -> Source:
-        places = self._named.places
-        place = places[entry] if entry in places else places[entry.rpartition("#")[0]]
-        found = {one.id: one.source for one in entries_of(self._named.items[place], self._modality)}
-        return found[entry]
-
-    def __iter__(self) -> Iterator[str]:
-        return (one.id for item in self._named.items for one in entries_of(item, self._modality))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return shown(item_of(hit.id, hit.metadata), self._sources, member)
 
 
 def cards_of(hits: Sequence[Hit], sources: Sources, scored: bool = True) -> str:

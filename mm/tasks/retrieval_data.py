@@ -1,15 +1,17 @@
 """What a retrieval run reads: its words, its batches, and what its frozen encoders say of every source."""
 
+import functools
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from mm import data
-from mm.data import Batches, Cache, Item, Pairs, gallery, readable
+from mm.data import Batches, Cache, Item, Pairs, readable
+from mm.data.entries import Entries, Named
 from mm.data.item import Source
 from mm.data.synthetic import Scenes
 from mm.distributed import rank, world_size
@@ -27,9 +29,13 @@ def word_counts(items: Sequence[Item], min_count: int) -> dict[str, int]:
     return {word: count for word, count in counts.most_common() if count >= min_count}
 
 
-def sources(cfg: Retrieval, split: str, modality: str) -> dict[str, Source]:
-    """{id of an entry: its picture, sentence or sound} of a split, to show what an index found where it is no file."""
-    return {entry.id: entry.source for entry in gallery(data.load(cfg.data, split, cfg.seed), modality)}
+def sources(cfg: Retrieval) -> Callable[[str, str], Mapping[str, Source]]:
+    """(split, modality) -> {id of an entry: its picture, sentence or sound}, to show what an index found.
+
+    A split is loaded once, when it is first asked for.
+    """
+    named = functools.cache(lambda split: Named(data.load(cfg.data, split, cfg.seed)))
+    return lambda split, modality: Entries(named(split), modality)
 
 
 def classes_of(items: Sequence[Item], cfg: Retrieval) -> list[str]:

@@ -143,16 +143,26 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture(scope="session")
-def served(
-    serve: Callable[..., Served],
-    index_folder: Path,
+def all_runs(
     tiny_run: Path,
     captioning_run: Path,
     vqa_run: Path,
     localisation_run: Path,
     separation_run: Path,
     distillation_run: Path,
-) -> Served:
+) -> dict[str, Path]:
+    """{task: its run}."""
+    return {
+        "retrieval": tiny_run,
+        "captioning": captioning_run,
+        "vqa": vqa_run,
+        "localisation": localisation_run,
+        "separation": separation_run,
+        "distillation": distillation_run,
+    }
+
+
+@pytest.fixture(scope="session")
+def served(serve: Callable[..., Served], index_folder: Path, all_runs: dict[str, Path]) -> Served:
     """The page of all runs and the index."""
-    runs = (tiny_run, captioning_run, vqa_run, localisation_run, separation_run, distillation_run)
-    return serve(*runs, "--index", index_folder)
+    return serve(*all_runs.values(), "--index", index_folder)

@@ -27,6 +27,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 REASON = "no Chromium: none of chromium, chromium-browser, google-chrome is on the PATH. Install one, e.g. by apt."
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 TOAST = ".toast-body"
+CALLED_OFF = "signal is aborted without reason"  # what Chromium says where a player drops a sound it has not read yet
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=REASON)
@@ -102,7 +103,7 @@ def view(browser: playwright.Browser, served: Served, folder: Path) -> Iterator[
     page.get_by_role("tab", name="Explain").wait_for()
     yield found
     page.close()
-    assert found.errors == []
+    assert [error for error in found.errors if error != CALLED_OFF] == []
     assert [url for url in found.requests if not url.startswith((served.url, "data:", "blob:"))] == []
     assert len(found.requests) > 10
 

@@ -12,10 +12,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from mm.app.cards import Entries, Named, Sources, card, cards_of
+from mm.app.cards import Sources, card, cards_of
 from mm.app.media import HEARD_S, SIDE_PX, kind_of, picture_uri, sound_uris
-from mm.data import Item
-from mm.data.synthetic import Scenes
 from mm.index import Hit
 from mm.media import MediaError
 from tests.app.conftest import Hostile, Scene
@@ -104,17 +102,3 @@ def test_files_in_tars_are_shown(scene: Scene, tmp_path: Path) -> None:
         for where in ({"path": str(scene.image)}, {"shard": str(tar), "member": "x.png"})
     )
     assert found == expected and "placeholder" not in found
-
-
-def test_items_that_are_drawn_are_found_without_drawing_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    scenes = Scenes("val", 6)
-    pictures, sentences = (Entries(Named(scenes), modality) for modality in ("image", "text"))
-    drawn = []
-    monkeypatch.setattr(Scenes, "__getitem__", lambda self, k, get=Scenes.__getitem__: drawn.append(k) or get(self, k))
-    np.testing.assert_array_equal(pictures["val-00004"], scenes[4].image[0])
-    assert sentences["val-00002#3"] == scenes[2].text[3]
-    assert set(drawn) == {4, 2}
-    assert "val-00006" not in pictures and "val-00001#9" not in sentences
-    assert dict(sentences) == {f"val-0000{k}#{n}": text for k in range(6) for n, text in enumerate(scenes[k].text)}
-    items = [Item("a#1", "a", text=("one",)), Item("b", "b", text=("two", "three"))]
-    assert dict(Entries(Named(items), "text")) == {"a#1": "one", "b#0": "two", "b#1": "three"}

@@ -25,24 +25,9 @@ def rows(count: int, dim: int = 32) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def test_the_task_of_a_run_is_known(
-    tiny_run: Path,
-    captioning_run: Path,
-    vqa_run: Path,
-    localisation_run: Path,
-    separation_run: Path,
-    distillation_run: Path,
-) -> None:
-    tasks = {
-        tiny_run: "retrieval",
-        captioning_run: "captioning",
-        vqa_run: "vqa",
-        localisation_run: "localisation",
-        separation_run: "separation",
-        distillation_run: "distillation",
-        distillation_run / "teacher": "distillation",
-    }
-    assert {path: open_run(str(path)).task for path in tasks} == tasks
+def test_the_task_of_a_run_is_known(all_runs: dict[str, Path]) -> None:
+    assert {task: open_run(str(run)).task for task, run in all_runs.items()} == {task: task for task in all_runs}
+    assert open_run(str(all_runs["distillation"] / "teacher")).task == "distillation"
 
 
 def test_no_run_and_a_run_without_a_tab(tiny_run: Path, tmp_path: Path) -> None:

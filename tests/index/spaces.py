@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mm.index import Index
+from mm.index.media import shown
 from mm.index.report import write_report
-from mm.index.report.media import shown
 from mm.index.report.spaces import label_key, spaces_of
 
 LABELS = ("cat", "dog", "fish")

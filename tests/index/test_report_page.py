@@ -13,11 +13,11 @@ from PIL import Image
 
 from mm.index import Index
 from mm.index.grid import Shown
+from mm.index.media import Item, shown
 from mm.index.report import table
+from mm.index.report.cells import Cells
 from mm.index.report.maps import COLOURS, REST, _in_order, draw_maps
-from mm.index.report.media import Cells, shown
 from mm.index.report.pictures import _title
-from mm.index.report.spaces import Item
 from tests.index.spaces import of_joint, plain, report_of, unit
 
 

@@ -20,13 +20,14 @@ import torch
 import mm
 from mm.files import write_text
 from mm.index.grid import Shown
+from mm.index.media import Item
+from mm.index.report.cells import Cells
 from mm.index.report.comparison import compared
 from mm.index.report.facts import k_of
 from mm.index.report.measured import Measured, Numbers
 from mm.index.report.measures import look
-from mm.index.report.media import Cells
 from mm.index.report.pictures import Artist
-from mm.index.report.spaces import Item, Space
+from mm.index.report.spaces import Space
 from mm.index.report.tables import contents
 
 SAMPLE = 3000  # items of a map: half a minute of one core for t-SNE

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from mm.index.media import ITEMS
 from mm.index.report.measured import name_of
 from mm.index.report.page import percent, table, text, value_of
-from mm.index.report.spaces import ITEMS
 
 
 def about(report: Mapping[str, Any]) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 from mm.index import projection
 from mm.index.analysis import Graph, clusters, neighbours
 from mm.index.grid import Shown, draw_neighbours
+from mm.index.report.cells import Cells
 from mm.index.report.maps import draw_cosines, draw_grid, draw_hubness, draw_maps
 from mm.index.report.measured import Measured, Numbers, name_of
 from mm.index.report.measures import CLUSTERS
-from mm.index.report.media import Cells
 from mm.index.report.spaces import Space
 from mm.index.report.words import typical, words_of
 

@@ -11,28 +11,18 @@ import logging
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from mm.index.analysis import BLOCK, EQUAL, Graph, joined, nearest, neighbours
-from mm.index.items import Id, Metadata
+from mm.index.media import Item, item_of
 from mm.index.store import Index
 from mm.naming import hint
 
 SHARE = 10  # one of so many items of a modality may be a neighbour: of more, every measure nears chance by itself
-ITEMS = "items"  # what those are called whose modality is not known
 LABELS = ("label", "class", "category", "digit", "colour", "speaker")  # keys that are looked for, in this order
 
 log = logging.getLogger(__name__)
-
-
-class Item(NamedTuple):
-    """What is known of an item, for whoever shows it."""
-
-    id: Id
-    modality: str
-    metadata: Metadata
 
 
 class Space:
@@ -60,7 +50,7 @@ class Space:
         self.name, self.paths, self.k = name, list(paths), k
         self.dim, self.fingerprint, self.run = indexes[0].dim, indexes[0].fingerprint, indexes[0].run
         found = [
-            (Item(id_, str(values.get("modality") or ITEMS), values), number)
+            (item_of(id_, values), number)
             for number, index in enumerate(indexes)
             for id_, values in zip(index.ids, index.metadata(index.ids), strict=True)
         ]
