@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mm import data, encoders
+from mm import data
+from mm.app.runs import task_of
 from mm.config import clean_exit
 from mm.data import caption_files, vqa_files
 from mm.engine import keep_freed_memory, start_logging, table, training_seconds, write_metrics
@@ -87,31 +88,14 @@ def main() -> None:
         metrics, controls, missing = score_files(arguments)
     elif arguments.answers:
         metrics, controls, missing = score_answers(arguments)
-    elif holds(arguments.run, captioning.CAPTIONER_FILE):
-        metrics, controls, missing = score_captioning(arguments)
-    elif holds(arguments.run, vqa.ANSWERER_FILE):
-        metrics, controls, missing = score_vqa(arguments)
-    elif holds(arguments.run, localisation.LOCALISER_FILE):
-        metrics, controls, missing = score_localisation(arguments)
-    elif holds(arguments.run, distillation.CLASSIFIER_FILE):
-        metrics, controls, missing = score_distillation(arguments)
-    elif holds(arguments.run, separation.SEPARATOR_FILE):
-        metrics, controls, missing = score_separation(arguments)
-    elif holds(arguments.run, words.WORDS_FILE):
-        metrics, controls, missing = score_words(arguments)
     else:
-        metrics, controls, missing = score_retrieval(arguments)
+        metrics, controls, missing = SCORES[task_of(arguments.run)](arguments)
     if arguments.json:
         shown = {"split": arguments.split} if arguments.run else {}
         shown |= {"metrics": metrics, "controls": controls} | ({"not_computed": missing} if missing else {})
         print(json.dumps(shown, indent=1))
     else:
         print(table(metrics, controls, missing))
-
-
-def holds(run: str, name: str) -> bool:
-    """Whether the checkpoint of a run holds a file, by which its task is known."""
-    return (encoders.find(Path(run)) / name).is_file()
 
 
 def score_files(arguments: argparse.Namespace) -> Scored:
@@ -264,6 +248,16 @@ def keep(
         seconds = training_seconds(arguments.run)
         write_metrics(arguments.run, task, cfg, metrics, controls, seconds, missing)
 
+
+SCORES = {
+    "retrieval": score_retrieval,
+    "captioning": score_captioning,
+    "vqa": score_vqa,
+    "localisation": score_localisation,
+    "distillation": score_distillation,
+    "separation": score_separation,
+    "words": score_words,
+}
 
 if __name__ == "__main__":
     main()

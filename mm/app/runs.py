@@ -1,4 +1,4 @@
-"""What the page is opened with: the runs, by task, and the index with what embeds its queries."""
+"""Runs of any task by their folder, and an index with what embeds its queries: what the page is opened with."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from mm import encoders
 from mm.index import Index, Searcher
 from mm.tasks import captioning, distillation, localisation, retrieval, separation, vqa, words
 
-TASKS = {  # the file in a checkpoint by which its task is known -> the task and what loads it; retrieval has none
-    captioning.CAPTIONER_FILE: ("captioning", captioning.load),
-    vqa.ANSWERER_FILE: ("vqa", vqa.load),
-    localisation.LOCALISER_FILE: ("localisation", localisation.load),
-    distillation.CLASSIFIER_FILE: ("distillation", distillation.load),
-    separation.SEPARATOR_FILE: ("separation", separation.load),
+FILES = {  # in a checkpoint of one task alone -> the task
+    captioning.CAPTIONER_FILE: "captioning",
+    vqa.ANSWERER_FILE: "vqa",
+    localisation.LOCALISER_FILE: "localisation",
+    distillation.CLASSIFIER_FILE: "distillation",
+    separation.SEPARATOR_FILE: "separation",
+    words.WORDS_FILE: "words",
+}
+LOAD = {
+    "retrieval": retrieval.load,
+    "captioning": captioning.load,
+    "vqa": vqa.load,
+    "localisation": localisation.load,
+    "distillation": distillation.load,
+    "separation": separation.load,
 }
 
 
@@ -24,7 +33,7 @@ class Run(NamedTuple):
 
     Attributes:
         path: as it was given.
-        task: "retrieval", or one of `TASKS`.
+        task: one of `LOAD`.
         model: the task's, in eval mode.
         cfg: its settings.
     """
@@ -35,6 +44,16 @@ class Run(NamedTuple):
     cfg: Any
 
 
+def task_of(run: str | Path) -> str:
+    """The name of the task of a run; "retrieval" of what holds none of `FILES`, whose `load` refuses what it is not.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+    """
+    folder = encoders.find(Path(run))
+    return next((task for name, task in FILES.items() if (folder / name).is_file()), "retrieval")
+
+
 def open_run(path: str) -> Run:
     """Load a run of any task that the page can show.
 
@@ -42,13 +61,10 @@ def open_run(path: str) -> Run:
         FileNotFoundError: there is no such run.
         ValueError: a damaged file, or a run of word vectors.
     """
-    folder = encoders.find(Path(path))
-    if (folder / words.WORDS_FILE).is_file():
+    task = task_of(path)
+    if task == "words":
         raise ValueError(f"{path} is a run of word vectors, which look at no picture and hear no sound. Leave it out.")
-    task, load = next((known for name, known in TASKS.items() if (folder / name).is_file()), ("retrieval", None))
-    if load is None:
-        return Run(path, task, *retrieval.load(path))
-    return Run(path, task, *load(path, ["loop.device="]))
+    return Run(path, task, *LOAD[task](path, ["loop.device="]))
 
 
 def open_index(path: str, runs: Sequence[Run]) -> tuple[Searcher, Run | None]:
