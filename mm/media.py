@@ -45,6 +45,9 @@ MOST_CHANNELS = 8  # 7.1; an array of more rows is taken for (T, C) the wrong wa
 HIGHEST_PEAK = 16.0  # a float array beyond it holds integers that nobody scaled
 ALL_16_BITS = 65535
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
+AT_ONCE = 1 << 16  # samples of a sound file that are decoded, or written, together
+MOST_PIXELS = 100_000_000  # of a video's frame: 300 MB once it is decoded
+WITHIN = {"max_pixels": str(MOST_PIXELS)}  # as FFmpeg takes it
 LOST_S = 0.1  # seconds, and one frame, by which a whole file may end before the length that its head states
 
 
@@ -200,19 +203,15 @@ def read_audio(
     return torch.from_numpy(mono.astype(np.float32))
 
 
-def sound_parts(source: str | Path | Member | bytes, at_once: int = -1) -> Iterator[tuple[np.ndarray, int]]:
-    """A sound file or its bytes, part after part: the mean of its channels (t,) float32, t >= 1, and its rate in Hz.
-
-    Args:
-        source: as for `read_audio`.
-        at_once: samples of a part that soundfile reads, -1 = all; PyAV gives the parts in which a track is stored.
+def sound_parts(source: str | Path | Member | bytes) -> Iterator[tuple[np.ndarray, int]]:
+    """What `read_audio` takes, part after part: the mean of its channels (t,) float32, t >= 1, and its rate in Hz.
 
     Raises:
         MediaError, FileNotFoundError: as of `read_audio`; damage further on is told once it is reached.
     """
     name, count = _name(source), 0
     with decoding(name):
-        for wave, rate in _decoded(source, at_once):
+        for wave, rate in _decoded(source):
             yield _mono(wave, name, count), rate
             count += wave.shape[1]
     if not count:
@@ -253,7 +252,7 @@ def _mono(wave: np.ndarray, name: str, first: int = 0) -> np.ndarray:
     return np.ascontiguousarray(wave.mean(axis=0), dtype=np.float32)  # (t,)
 
 
-def _decoded(source: str | Path | Member | bytes, at_once: int) -> Iterator[tuple[np.ndarray, int]]:
+def _decoded(source: str | Path | Member | bytes) -> Iterator[tuple[np.ndarray, int]]:
     """A file or its bytes -> (C, t) float32 and its rate in Hz, part after part."""
     path = Path(source) if isinstance(source, str | Path) else None
     if path and not path.is_file():
@@ -263,7 +262,7 @@ def _decoded(source: str | Path | Member | bytes, at_once: int) -> Iterator[tupl
         return
     with open(path, "rb") if path else in_memory(source) as file, soundfile.SoundFile(_uncut(file)) as sound:
         count = 0
-        while len(part := sound.read(at_once, dtype="float32", always_2d=True)):  # (t, C)
+        while len(part := sound.read(AT_ONCE, dtype="float32", always_2d=True)):  # (t, C)
             yield part.T, sound.samplerate
             count += len(part)
         if sound.frames - count > (2304 if sound.format == "MP3" else 0):  # mp3 headers count whole packets
@@ -295,7 +294,7 @@ def _uncut(file: io.BufferedIOBase) -> io.BufferedIOBase:
 
 def _decoded_with_av(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     av = _import_av(path)
-    with av.open(str(path)) as container:
+    with av.open(str(path), options=WITHIN) as container:
         if not container.streams.audio:
             raise ValueError("it has no sound track")
         track, planar = container.streams.audio[0], av.AudioResampler(format="fltp")
@@ -338,9 +337,13 @@ def opened_video(path: str | Path) -> Iterator[Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no video file {path}. Check the path and the data folder.")
     av = _import_av(path)
-    with decoding(str(path)), av.open(str(path)) as container:
+    with decoding(str(path)), av.open(str(path), options=WITHIN) as container:
         if not container.streams.video:
             raise ValueError("it has no picture track")
+        track = container.streams.video[0]
+        if not track.width:  # what is beyond `WITHIN` was not even looked at
+            raise ValueError(f"its pictures are damaged or have more than {MOST_PIXELS:,} pixels")
+        track.codec_context.options = WITHIN  # of frames further on
         yield container
 
 
@@ -392,4 +395,5 @@ def decoding(name: str) -> Iterator[None]:
     except (FileNotFoundError, MediaError):
         raise
     except DECODER_ERRORS as error:
-        raise MediaError(f"cannot read {name}: {error}. Replace it or leave it out.") from error
+        said = str(getattr(error, "error_string", "") or error).rstrip(".")  # soundfile's own, without its object
+        raise MediaError(f"cannot read {name}: {said}. Replace it or leave it out.") from error

@@ -14,9 +14,8 @@ import soxr
 import torch
 from torch import Tensor
 
-from mm.media import sound_parts
+from mm.media import AT_ONCE, sound_parts
 
-AT_ONCE = 1 << 16  # samples of a file that are read or written together
 WAV_SAMPLES = (2**32 - 1024) // 2  # a .wav counts its bytes in 32 bits; these are 37 h at 16 kHz
 
 logger = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def _resampled(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
     """(t,) float32 parts at `sample_rate`, together as long as `read_audio` makes them."""
     resampler, heard, given = None, 0, 0  # samples in and out
     last = np.zeros(0, np.float32)
-    for part, rate in sound_parts(path, AT_ONCE):
+    for part, rate in sound_parts(path):
         if rate == sample_rate:
             yield part
             continue

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from mm.media import VIEWS, MediaError, read_audio, read_image, view_of
+from mm.media import VIEWS, WITHIN, MediaError, read_audio, read_image, view_of
 from mm.sound_files import write_audio
 from mm.video import read_video
 
@@ -416,6 +416,21 @@ def test_a_video_that_is_cut_off_before_its_middle_is_named(tmp_path, name, opti
     path.write_bytes(content[: pictures[5]])
     with pytest.raises(MediaError, match=rf"cannot read .*{name}: its picture track ends before half its length"):
         read_image(path)
+
+
+def test_a_video_of_enormous_pictures_is_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    path = clip(tmp_path / "v.mov", codec="png", pixels="rgb24")
+    content = path.read_bytes()
+    height, width = read_image(path).shape[:2]
+    monkeypatch.setitem(WITHIN, "max_pixels", str(height * width))
+    read_image(path)
+    monkeypatch.setitem(WITHIN, "max_pixels", str(height * width - 1))
+    head = struct.pack(">HH", width, height)
+    assert content.count(head)
+    path.with_name("lie.mov").write_bytes(content.replace(head, struct.pack(">HH", 8, 8)))  # its PNGs know better
+    for name in ("v.mov", "lie.mov"):
+        with pytest.raises(MediaError, match=rf"{name}: its pictures are damaged or have more than"):
+            read_image(path.with_name(name))
 
 
 def test_the_sound_of_a_video(tmp_path):
