@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from mm.app.events import on
 from mm.app.explained import items_of
 from mm.app.runs import Run
 from mm.data import Item
-from mm.index.grid import SAMPLE_RATE
-from mm.media import read_audio, read_image
+from mm.index.grid import SAMPLE_RATE, heard
+from mm.media import read_image
 
 KINDS = ("image", "audio", "text", "question")
 
@@ -57,7 +56,6 @@ def value_of(item: Item, kind: str) -> Any:
     if kind == "image":
         return read_image(sources[0])
     if kind == "audio":
-        rate = SAMPLE_RATE if isinstance(sources[0], np.ndarray | torch.Tensor) else None
-        wave = read_audio(sources[0], SAMPLE_RATE, rate).numpy()  # (T,)
+        wave = heard(sources[0]).numpy()  # (T,)
         return SAMPLE_RATE, (32767 * wave.clip(-1, 1)).round().astype(np.int16)
     return str(sources[0])

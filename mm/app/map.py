@@ -19,11 +19,12 @@ from mm.index import Hit, Index
 from mm.index.analysis import neighbours
 from mm.index.items import Id, Metadata
 from mm.index.projection import pca, tsne, umap, variance_share, widest_perplexity
+from mm.index.report.maps import COLOURS, REST
 from mm.naming import known
 
 MOST = {"PCA": 20_000, "UMAP": 5_000, "t-SNE": 2_000}  # points, so that a map is there within seconds
 NEIGHBOURS = 15  # of a point, by which UMAP goes
-MOST_COLOURS = 12  # values of a key that are told apart
+MOST_COLOURS = len(COLOURS)  # values of a key that are told apart
 LISTED = 24  # items of a box that are shown
 MODALITY = "modality"
 HELP = (
@@ -146,6 +147,7 @@ def as_json(drawn: Drawn, method: str, colour: str) -> str:
         "xy": base64.b64encode(shares.tobytes()).decode("ascii"),
         "colour": base64.b64encode(numbers.tobytes()).decode("ascii"),
         "names": [*names, *rest],
+        "colours": [*COLOURS, REST],
         "note": f"{method} of {drawn.note}",
     }
     return json.dumps(content)
@@ -157,7 +159,7 @@ def answer(function: Callable[..., str], asked: Any) -> str:
         if not isinstance(asked, list) or not asked:
             raise ValueError(f"a map is asked with a list: got {asked!r:.60}.")
         return function(*asked)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         return f'<p class="missing">{message(error)}</p>'
 
 

@@ -19,15 +19,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch.nn import functional
 
-from mm.explain import page
-from mm.index.grid import SAMPLE_RATE, STFT, write_png
-from mm.media import read_audio, read_image
+from mm.explain import attribution, page
+from mm.explain.attribution import MODES, Mode
+from mm.index.grid import STFT, heard, write_png
+from mm.media import read_image
 from mm.naming import known
 from mm.signal import log_mel
 
-MODES = ("nearest", "bilinear", "bicubic")
 MODALITIES = ("image", "audio")
 SIDE_PX = 160  # longer side of a picture as it is drawn
 SOUND_HEIGHT = 0.6  # of a spectrogram, relative to its width
@@ -43,8 +42,6 @@ LETTER_IN = 0.071  # mean width of a letter of it in bold
 LEAST_CELLS = 5  # so that headings have room
 DPI = round(SIDE_PX / CELL_IN)
 HIGHEST_PX = 65_535  # Agg draws nothing higher
-
-Mode = Literal["nearest", "bilinear", "bicubic"]
 
 
 class Looked(NamedTuple):
@@ -125,17 +122,14 @@ def upsample(
     Raises:
         ValueError: an unknown mode, a size below 1 px, or a grid of another number of cells.
     """
-    known(mode, MODES, "mode")
     attention = np.asarray(attention, dtype=np.float32)
     if len(grid) not in (1, 2) or attention.shape != (int(np.prod(grid)),) or min(size) < 1:
         raise ValueError(
             f"attention must be (N,) over a grid of N cells in one or two axes, drawn at 1 px or more: got "
             f"{attention.shape} over {tuple(grid)} at {tuple(size)}."
         )
-    cells = torch.from_numpy(attention).reshape(1, 1, *((1, *grid) if len(grid) == 1 else grid))  # (1, 1, H, W)
-    if mode == "nearest":
-        return functional.interpolate(cells, size, mode="nearest-exact")[0, 0].numpy()  # (h, w)
-    return functional.interpolate(cells, size, mode=mode, align_corners=False)[0, 0].clamp_min(0).numpy()  # (h, w)
+    cells = torch.from_numpy(attention).reshape(1, *((1, *grid) if len(grid) == 1 else grid))  # (1, H, W)
+    return attribution.upsample(cells, size, mode)[0].clamp_min(0).numpy()  # (h, w)
 
 
 # One picture --------------------------------------------------------------------------------------------------------
@@ -236,8 +230,8 @@ def write_page(
     if not entries:
         raise ValueError("a page needs at least one item: got none.")
     note = (
-        f"{len(entries)} items. Point at a word, or reach it with the Tab key, to see where the captioner looked: "
-        f"{mode} over the cells, light relative to each word's brightest place."
+        f"{len(entries)} item{'s' if len(entries) > 1 else ''}. Point at a word, or reach it with the Tab key, to see "
+        f"where the captioner looked: {mode} over the cells, light relative to each word's brightest place."
     )
     light = {"mode": mode, "dark": DARK, "bright": BRIGHT, "glow": GLOW, "heat": HEAT}
     path = Path(path)
@@ -271,8 +265,7 @@ def _picture(looked: Looked) -> np.ndarray:
         pixels = read_image(looked.source, at_least=SIDE_PX)  # (H, W, 3)
         height, width = (max(round(side * SIDE_PX / max(pixels.shape[:2])), 1) for side in pixels.shape[:2])
     else:
-        array = isinstance(looked.source, (np.ndarray, torch.Tensor))  # a file knows its own rate
-        spec = log_mel(read_audio(looked.source, SAMPLE_RATE, SAMPLE_RATE if array else None), STFT).numpy()  # (F, N)
+        spec = log_mel(heard(looked.source), STFT).numpy()  # (F, N)
         grey = (QUIET * (spec.max() - spec) / RANGE_NATS).clip(0, QUIET).astype(np.uint8)[::-1]  # (F, N)
         pixels = np.repeat(grey[..., None], 3, axis=2)  # (F, N, 3)
         height, width = round(SIDE_PX * SOUND_HEIGHT), SIDE_PX

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mm.config import ConfigError
-from mm.explain.attention import MODES, Mode
 from mm.explain.layers import grid_of, last, layer_of
 from mm.explain.rectified import check_rectifiers, rewritten
 from mm.explain.target import Target, checked, explaining, gradient_of, hooked, scores_of, with_gradient
 from mm.naming import known
 
+MODES = ("nearest", "bilinear", "bicubic")  # in which cells become areas
+
+Mode = Literal["nearest", "bilinear", "bicubic"]
 Pair = int | tuple[int, int]
 
 # Gradients of the input ---------------------------------------------------------------------------------------------
@@ -138,14 +140,22 @@ def _rewritten(model: nn.Module, inputs: Tensor, target: Target, guided: bool) -
         return gradient_of(scores, x).float()
 
 
-def guided_grad_cam(model: nn.Module, inputs: Tensor, target: Target, layer: str | nn.Module) -> Tensor:
+def guided_grad_cam(model: nn.Module, inputs: Tensor, target: Target, cells: Tensor) -> Tensor:
     """Guided backpropagation times Grad-CAM above 0, bilinearly enlarged: (B, C, H, W) (Selvaraju et al. 2017).
 
+    Args:
+        model: see the head of this file.
+        inputs: (B, C, H, W).
+        target: see the head of this file.
+        cells: (B, H', W') of `grad_cam`.
+
     Raises:
-        ValueError: see `deconvnet` and `grad_cam`.
+        ValueError: see `deconvnet`; cells that are not (B, H', W').
     """
-    maps = upsample(grad_cam(model, inputs, target, layer, relu=True), (inputs.shape[2], inputs.shape[3]))  # (B, H, W)
-    return guided_backprop(model, inputs, target) * maps[:, None]
+    gradient = guided_backprop(model, inputs, target)  # (B, C, H, W)
+    if cells.dim() != 3 or len(cells) != len(inputs):
+        raise ValueError(f"the cells must be those of grad_cam, ({len(inputs)}, H', W'): got {tuple(cells.shape)}.")
+    return gradient * upsample(cells.clamp_min(0), (inputs.shape[2], inputs.shape[3]))[:, None]
 
 
 # Occlusion ----------------------------------------------------------------------------------------------------------
@@ -217,18 +227,18 @@ def _pair(sides: Pair) -> tuple[int, int]:
 # Layers -------------------------------------------------------------------------------------------------------------
 
 
-def grad_cam(model: nn.Module, inputs: Tensor, target: Target, layer: str | nn.Module, relu: bool = False) -> Tensor:
+def grad_cam(model: nn.Module, inputs: Tensor, target: Target, layer: str | nn.Module) -> Tensor:
     """A layer's channels, each times its mean gradient, summed: (B, H', W') cells (Selvaraju et al. 2017, eq. 1 and 2).
 
-    It is 0 everywhere where the target does not depend on the places, as at the last block of a transformer of which
-    the class token alone is read: take a layer before. Layers and tokens are as in `mm.explain.layers.activations`.
+    The ReLU of the paper is left to the caller: `.clamp_min(0)`. The map is 0 everywhere where the target does not
+    depend on the places, as at the last block of a transformer of which the class token alone is read: take a layer
+    before. Layers and tokens are as in `mm.explain.layers.activations`.
 
     Args:
         model: see the head of this file.
         inputs: (B, C, H, W).
         target: see the head of this file.
         layer: dotted name or module.
-        relu: cells below 0 become 0, as in the paper.
 
     Raises:
         ValueError: see `saliency` and `mm.explain.layers.activations`.
@@ -249,8 +259,7 @@ def grad_cam(model: nn.Module, inputs: Tensor, target: Target, layer: str | nn.M
         output = last(kept, layer)
         grid = grid_of(output, inputs, layer).detach().float()  # (B, C', H', W')
         slopes = grid_of(gradient_of(scores, output), inputs, layer).float().mean((2, 3))  # (B, C')
-    maps = torch.einsum("bchw,bc->bhw", grid, slopes)  # (B, H', W')
-    return maps.clamp_min(0) if relu else maps
+    return torch.einsum("bchw,bc->bhw", grid, slopes)  # (B, H', W')
 
 
 # Maps ---------------------------------------------------------------------------------------------------------------

@@ -37,16 +37,12 @@ def looked(net: nn.Module, seen: Tensor, target: Target, layer: str) -> Tensor:
     return centred(by.grad_cam(net, seen, target, layer), net, seen, layer)
 
 
-def guided_where_it_looked(net: nn.Module, seen: Tensor, target: Target, layer: str) -> Tensor:
-    """`guided_grad_cam` with each cell where it looks: (B, C, H, W)."""
-    weights = by.upsample(looked(net, seen, target, layer).clamp_min(0), (seen.shape[2], seen.shape[3]))  # (B, H, W)
-    return by.guided_backprop(net, seen, target) * weights[:, None]
-
-
 GRADIENTS: dict[str, Method] = {  # (B, C, H, W): they have colours
     "deconvnet": lambda net, seen, target, layer: by.deconvnet(net, seen, target),
     "guided_backprop": lambda net, seen, target, layer: by.guided_backprop(net, seen, target),
-    "guided_grad_cam": guided_where_it_looked,
+    "guided_grad_cam": lambda net, seen, target, layer: by.guided_grad_cam(
+        net, seen, target, looked(net, seen, target, layer)
+    ),
 }
 HEAT: dict[str, Method] = {  # (B, H, W), of the input's size or of the cells of a layer
     "occlusion": occluded,

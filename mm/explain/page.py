@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mm.index.grid import data_uri
+
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em; color: #222; }
 h1 { font-size: 1.4em; }
@@ -123,18 +125,15 @@ def item(
     if len(weights):
         most = weights.max(axis=(1, 2), keepdims=True).clip(1e-12)  # (L, 1, 1)
         levels = (255 * weights / most).round().astype(np.uint8)  # (L, H, W)
-        data = f' data-grid="{weights.shape[1]} {weights.shape[2]}" data-weights="{_base64(levels.tobytes())}"'
+        coded = base64.b64encode(levels.tobytes()).decode("ascii")
+        data = f' data-grid="{weights.shape[1]} {weights.shape[2]}" data-weights="{coded}"'
         focus, canvas = ' tabindex="0"', f'<canvas width="{width}" height="{height}" aria-hidden="true"></canvas>'
     said = " ".join(f"<span{focus}>{html.escape(word)}</span>" for word in words) or "(no words)"
     known = "".join(f"<li>{html.escape(text)}</li>" for text in references)
     return (
         f"<article{data}>"
         f'<div class="picture" style="width:{width}px;height:{height}px"><img alt="" '
-        f'src="data:image/{kind};base64,{_base64(picture)}">{canvas}</div>'
+        f'src="{data_uri(picture, f"image/{kind}")}">{canvas}</div>'
         f'<div><h2>{html.escape(name)} &middot; score {score:.4g}</h2><p class="said">{said}</p><ul>{known}</ul></div>'
         "</article>\n"
     )
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -21,14 +21,12 @@ class Patch(NamedTuple):
         activation: of the unit at its strongest place.
         box_px: (left, top, right, bottom) of what that place sees of the input, the last two exclusive.
         place: (row, column) of the layer's map; of equally strong ones the first.
-        field_px: as `box_px`, with what would lie beyond the input's edges.
     """
 
     item: int
     activation: float
     box_px: BoxPx
     place: tuple[int, int]
-    field_px: BoxPx
 
 
 def strongest_patches(
@@ -66,9 +64,9 @@ def strongest_patches(
             fields[size] = receptive_field(model, (size[0], size[1], size[2]), layer)
         for item, (strength, place) in enumerate(zip(strengths[:, 0].tolist(), places[:, 0].tolist(), strict=True)):
             row, column = divmod(place, maps.shape[3])
-            field = fields[size].box(row, column)
-            left, above, right, below = (min(max(edge, 0), size[2 - k % 2]) for k, edge in enumerate(field))
-            best.append(Patch(count + item, strength, (left, above, right, below), (row, column), field))
+            box = fields[size].box(row, column)
+            left, above, right, below = (min(max(edge, 0), size[2 - k % 2]) for k, edge in enumerate(box))
+            best.append(Patch(count + item, strength, (left, above, right, below), (row, column)))
         count += len(inputs)
         best = sorted(best, key=lambda patch: (-patch.activation, patch.item))[:top]
     if not best:

@@ -1,5 +1,6 @@
 """Pictures of queries and their neighbours: photographs as they are, sentences as text, sounds as spectrograms."""
 
+import base64
 import os
 import textwrap
 from collections.abc import Sequence
@@ -7,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from mm.files import Member
 from mm.media import read_audio, read_image
 from mm.signal import Stft, log_mel
 
@@ -78,6 +80,20 @@ def write_png(figure: Figure, path: str | Path) -> Path:
     return path
 
 
+def heard(source: Any) -> Tensor:
+    """A sound as it is drawn and played: (T,) float32 at SAMPLE_RATE, which an array has and a file is brought to.
+
+    Raises:
+        MediaError, FileNotFoundError: as of `mm.media.read_audio`.
+    """
+    return read_audio(source, SAMPLE_RATE, SAMPLE_RATE if isinstance(source, np.ndarray | Tensor) else None)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file within a page, as the address of itself; kind is its media type, such as "image/png"."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
 def draw(cell: Axes, shown: Shown, bold: bool = False) -> None:
     """One picture, sentence or sound into one cell."""
     cell.set_axis_on()
@@ -86,9 +102,7 @@ def draw(cell: Axes, shown: Shown, bold: bool = False) -> None:
     if shown.modality == "image":
         cell.imshow(read_image(shown.source))
     elif shown.modality == "audio":
-        rate = None if isinstance(shown.source, (str, Path, Member)) else SAMPLE_RATE  # a file knows its own
-        wave = read_audio(shown.source, SAMPLE_RATE, rate)
-        cell.imshow(log_mel(wave, STFT).numpy(), origin="lower", aspect="auto", cmap="magma")
+        cell.imshow(log_mel(heard(shown.source), STFT).numpy(), origin="lower", aspect="auto", cmap="magma")
     else:
         text = textwrap.fill(str(shown.source), 20)
         cell.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, parse_math=False, transform=cell.transAxes)

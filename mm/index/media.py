@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mm.files import Member
 from mm.index.grid import Shown
 from mm.index.items import Id, Metadata
+from mm.media import SOUND_FILES
 
 ITEMS = "items"  # what those are called whose modality is not known
 FILES = ("text", "path", "shard")  # keys of the metadata that say where an item is
@@ -49,9 +50,9 @@ def shown(
     if "text" in metadata:
         return Shown("text", metadata["text"])
     if "path" in metadata:
-        return Shown(modality, Path(_word(item, "path")))
+        return Shown(_kind(item, "path"), Path(_word(item, "path")))
     if "shard" in metadata and member is not None:
-        return Shown(modality, member(Path(_word(item, "shard")), _word(item, "member")))
+        return Shown(_kind(item, "member"), member(Path(_word(item, "shard")), _word(item, "member")))
     if sources is not None and modality in OF_RUNS:
         entry = str(item.id).removeprefix(f"{modality}:")
         found = sources(_word(item, "split", "test"), modality)
@@ -59,6 +60,13 @@ def shown(
             raise LookupError(f"the data set of the run has no {modality} {entry!r}.")
         return Shown(modality, found[entry])
     return Shown("text", str(item.id))
+
+
+def _kind(item: Item, key: str) -> str:
+    """The modality of a file; one that is not known is a sound by its name, or else a picture."""
+    if item.modality in OF_RUNS:
+        return item.modality
+    return "audio" if Path(_word(item, key)).suffix.lower() in SOUND_FILES else "image"
 
 
 def _word(item: Item, key: str, default: str = "") -> str:

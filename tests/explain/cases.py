@@ -19,7 +19,7 @@ METHODS = {
     "guided_backprop": by.guided_backprop,
     "occlusion": lambda *given: by.occlusion(*given, window=8, stride=8),
     "grad_cam": lambda *given: by.grad_cam(*given, "second"),
-    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, "second"),
+    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, by.grad_cam(*given, "second")),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 by_gradient = pytest.mark.parametrize(

@@ -248,7 +248,7 @@ ON_RESNET = {
     "integrated_gradients": lambda *given: by.integrated_gradients(*given, steps=2),
     "occlusion": lambda *given: by.occlusion(*given, window=32, stride=32),
     "grad_cam": lambda *given: by.grad_cam(*given, "layer3"),
-    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, "layer3"),
+    "guided_grad_cam": lambda *given: by.guided_grad_cam(*given, by.grad_cam(*given, "layer3")),
     "activations": lambda model, inputs, target: layers.activations(model, inputs, "layer3"),
 }
 
@@ -420,6 +420,8 @@ def test_a_number_takes_an_output_of_columns(target) -> None:
         (lambda *given: by.smooth_grad(*given, noise=float("nan")), "got 25 and nan"),
         (lambda *given: by.integrated_gradients(*given, steps=0), "a step or more and a finite baseline: got 0, 0.0"),
         (lambda *given: by.integrated_gradients(*given, baseline=float("inf")), "got 50, inf"),
+        (lambda *given: by.guided_grad_cam(*given, noise(1, 4, 4)), r"of grad_cam, \(2, H', W'\): got \(1, 4, 4\)"),
+        (lambda *given: by.guided_grad_cam(*given, noise(2, 1, 4, 4)), r"got \(2, 1, 4, 4\)"),
     ],
 )
 def test_rejected_options(call, message) -> None:

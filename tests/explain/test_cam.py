@@ -184,8 +184,7 @@ def test_nothing_above_zero_is_no_box() -> None:
 
 def test_scores_are_overlaps_beside_those_of_a_box_in_the_middle() -> None:
     generator = np.random.default_rng(0)
-    corners = np.sort(generator.integers(0, 21, (12, 2, 2)), axis=1)  # left and top, right and bottom
-    corners[:, 1] += corners[:, 1] == corners[:, 0]
+    corners = generator.integers([[0, 0], [11, 11]], [[11, 11], [22, 22]], (12, 2, 2))  # left and top, right and bottom
     boxes = (corners / 21).reshape(12, 4)
     lit = np.roll(boxes, 1, axis=0)
     heats = np.zeros((12, 21, 21))
@@ -194,11 +193,9 @@ def test_scores_are_overlaps_beside_those_of_a_box_in_the_middle() -> None:
     found = box_scores(torch.from_numpy(heats), boxes)
     width, height = (boxes[:, 2:] - boxes[:, :2]).mean(axis=0)
     middle = (0.5 - width / 2, 0.5 - height / 2, 0.5 + width / 2, 0.5 + height / 2)
-    assert found.control_box == pytest.approx(middle)
     np.testing.assert_allclose(found.ious, [overlap(a, b) for a, b in zip(lit, boxes, strict=True)], atol=0.02)
-    np.testing.assert_allclose(found.control_ious, [overlap(middle, box) for box in boxes], atol=0.02)
-    assert found.share == (found.ious >= 0.5).mean() and found.control == (found.control_ious >= 0.5).mean()
-    assert len({*found.ious}) > 3 and found.control_ious.max() > 0
+    assert found.share == (found.ious >= 0.5).mean() > 0
+    assert found.control == np.mean([overlap(middle, box) >= 0.5 for box in boxes]) > 0
 
 
 def test_of_several_true_boxes_the_best_counts() -> None:
@@ -206,7 +203,8 @@ def test_of_several_true_boxes_the_best_counts() -> None:
     heat[2:, 2:] = 1
     found = box_scores([heat, heat], [[(0, 0, 1, 1), (0.5, 0.5, 1, 1)], (0, 0, 0.5, 0.5)])
     assert found.ious.tolist() == [1.0, 0.0] and found.share == 0.5
-    assert found.control_box == pytest.approx((1 / 6, 1 / 6, 5 / 6, 5 / 6))
+    assert found.control == 0  # a box of the mean of all three, 2/3 of each side, is 4/9 of the whole
+    assert box_scores([heat], [[(0, 0, 1, 1), (0, 0, 1, 1), (0.5, 0.5, 1, 1)]]).control == 1  # 5/6 of each, 25/36
 
 
 def test_peaks_inside_boxes_and_masks() -> None:
@@ -305,5 +303,7 @@ def test_a_network_that_never_saw_a_box_finds_squares_where_a_box_in_the_middle_
     assert found.share >= 0.9, found
     assert found.control <= 0.4, found
     assert peaks_inside(heats, boxes).mean() >= 0.95
-    assert found.ious.mean() > found.control_ious.mean() + 0.3
+    width, height = (boxes[:, 2:] - boxes[:, :2]).mean(axis=0)
+    middle = (0.5 - width / 2, 0.5 - height / 2, 0.5 + width / 2, 0.5 + height / 2)
+    assert found.ious.mean() > np.mean([overlap(middle, box) for box in boxes]) + 0.3
     assert box_scores(heats, boxes, size=(64, 64)).share >= 0.9

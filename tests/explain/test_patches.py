@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mm.encoders.image import ImageEncoder
+from mm.explain.fields import receptive_field
 from mm.explain.layers import activations
 from mm.explain.patches import filters, strongest_patches
 
@@ -58,10 +59,9 @@ def test_they_are_those_of_a_naive_search() -> None:
     for patch, (negative, item) in zip(found, best, strict=True):
         assert patch.activation == pytest.approx(-negative)
         assert maps[item][patch.place] == pytest.approx(patch.activation)
-        left, top, right, bottom = patch.field_px
         row, column = patch.place
-        assert (left, top) == (2 * column - 4, 2 * row - 4) and (right - left, bottom - top) == (10, 10)
-        assert patch.box_px == (max(left, 0), max(top, 0), min(right, 64), min(bottom, 48))
+        left, top = 2 * column - 4, 2 * row - 4  # of 10 px each way
+        assert patch.box_px == (max(left, 0), max(top, 0), min(left + 10, 64), min(top + 10, 48))
     one_by_one = strongest_patches(model, pictures.split(1), "3", 1, top=12)
     assert [patch[2:] for patch in one_by_one] == [patch[2:] for patch in found]
     assert [patch.item for patch in one_by_one] == [patch.item for patch in found]
@@ -104,7 +104,7 @@ def test_a_place_that_sees_padding_alone_has_an_empty_box() -> None:
     nn.init.constant_(model[0].weight, -1.0)
     nn.init.zeros_(model[0].bias)
     (patch,) = strongest_patches(model, [torch.ones(1, 1, 4, 5)], "0", 0)
-    assert patch.place == (0, 0) and patch.field_px == (-2, -2, -1, -1) and patch.box_px == (0, 0, 0, 0)
+    assert patch.place == (0, 0) and patch.box_px == (0, 0, 0, 0)
 
 
 def test_a_frozen_encoder_and_its_modes() -> None:
@@ -112,7 +112,9 @@ def test_a_frozen_encoder_and_its_modes() -> None:
     modes = [module.training for module in encoder.modules()]
     pictures, state = torch.rand(3, 3, 64, 64), torch.get_rng_state()
     found = strongest_patches(encoder, [pictures], "net.layer2", 5, top=2)
-    assert len(found) == 2 and found[0].field_px[2] - found[0].field_px[0] == 39
+    left, top, right, bottom = receptive_field(encoder, (3, 64, 64), "net.layer2").box(*found[0].place)
+    assert len(found) == 2 and right - left == 39
+    assert found[0].box_px == (max(left, 0), max(top, 0), min(right, 64), min(bottom, 64))
     assert [module.training for module in encoder.modules()] == modes
     assert not any(module._forward_hooks for module in encoder.modules())
     assert all(parameter.grad is None for parameter in encoder.parameters())

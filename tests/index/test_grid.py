@@ -5,9 +5,10 @@ import resource
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
-from mm.index.grid import COLOURS, Shown, draw_neighbours
+from mm.index.grid import COLOURS, Shown, data_uri, draw_neighbours, heard
 
 TIME_S = np.arange(4000) / 16000
 TONE = (0.5 * np.sin(2 * np.pi * 1000 * TIME_S)).astype(np.float32)
@@ -80,6 +81,18 @@ def test_pictures_of_any_mode(tmp_path, mode):
     grey = {"L": (76,) * 3, "I;16": (156,) * 3}.get(mode, (255, 0, 0))
     if mode != "1":  # dithered
         assert share(picture, grey) > 0.2
+
+
+def test_an_array_is_at_16_khz_and_a_file_knows_its_rate(tmp_path):
+    assert np.array_equal(heard(TONE), TONE) and torch.equal(heard(torch.from_numpy(TONE)), torch.from_numpy(TONE))
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, np.repeat(TONE, 2), 32_000, subtype="FLOAT")
+    for source in (path, str(path), path.read_bytes()):
+        assert heard(source).shape == (4000,) and np.abs(heard(source).numpy() - TONE).max() < 0.1
+
+
+def test_a_file_is_an_address():
+    assert data_uri(b"\xff\x00a", "image/png") == "data:image/png;base64,/wBh"
 
 
 def test_no_rows(tmp_path):

@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from mm.index import Index
 from mm.index.grid import Shown
-from mm.index.media import Item, shown
+from mm.index.media import Item, item_of, shown
 from mm.index.report import table
 from mm.index.report.cells import Cells
 from mm.index.report.maps import COLOURS, REST, _in_order, draw_maps
 from mm.index.report.pictures import _title
-from tests.index.spaces import of_joint, plain, report_of, unit
+from tests.index.spaces import of_joint, plain, report_of
+from tests.shared import unit
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path):
@@ -56,11 +58,9 @@ def test_a_map_has_twelve_colours_and_the_rest_is_grey(tmp_path):
         with Image.open(path) as image:
             picture = np.asarray(image.convert("RGB")).astype(int)
         inside = picture[50:-50, 20:330]  # of the map, without the legend
-        grey = (
-            np.array([int(REST[at : at + 2], 16) for at in (1, 3, 5)]) * 0.75 + 255 * 0.25
-        )  # of points that shine through
+        grey = np.array(to_rgb(REST)) * 255 * 0.75 + 255 * 0.25  # of points that shine through
         assert bool((np.abs(inside - grey).max(axis=2) <= 4).sum() > 20) is expected
-        colours = [np.array(colour[:3]) * 255 * 0.75 + 255 * 0.25 for colour in COLOURS]
+        colours = [np.array(to_rgb(colour)) * 255 * 0.75 + 255 * 0.25 for colour in COLOURS]
         assert all((np.abs(inside - colour).max(axis=2) <= 6).any() for colour in colours)
     with pytest.raises(ValueError, match="as many points as there are labels, 3: got PCA 300"):
         draw_maps({"PCA": points}, [1, 2, 3], tmp_path / "map.png")
@@ -74,7 +74,7 @@ def test_rare_points_are_larger_and_on_top(tmp_path):
     path = draw_maps({"PCA": points}, labels, tmp_path / "map.png")
     with Image.open(path) as image:
         middle = np.asarray(image.convert("RGB")).astype(int)[50:-50, 20:330]
-    seen = [(np.abs(middle - np.array(colour[:3]) * 255).max(axis=2) <= 6).sum() for colour in COLOURS[:2]]
+    seen = [(np.abs(middle - np.array(to_rgb(colour)) * 255).max(axis=2) <= 6).sum() for colour in COLOURS[:2]]
     assert seen[1] > 20 and seen[0] == 0  # alone, the others lie below
 
 
@@ -136,7 +136,11 @@ def test_items_are_shown_from_where_they_are(tmp_path):
     assert cells.cell(Item("audio:8", "audio", {"split": "val"})).modality == "audio"
     assert cells.cell(Item("text:2", "text", {"text": " two \n words " * 40})).source.startswith("two words two")
     assert cells.cell(Item(9, "items", {})) == Shown("text", "9")
-    assert cells.missing == {} and cells.read == 6
+    for name, modality in (("a.png", "image"), ("a.wav", "audio")):  # of items whose modality nobody told
+        assert cells.cell(item_of(name, {"path": str(tmp_path / name)})).modality == modality
+    assert cells.missing == {} and cells.read == 8
+    assert "cannot be read" in cells.cell(item_of(3, {"path": "/home/gone", "modality": "scent"})).source
+    del cells.missing[3]
     assert cells.cell(Item("image:9", "image", {"split": "val"})).modality == "text"
     assert cells.missing == {"image:9": "the data set of the run has no image '9'."}
 

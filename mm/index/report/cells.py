@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mm.index.grid import SAMPLE_RATE, Shown
+from mm.index.grid import SAMPLE_RATE, Shown, heard
 from mm.index.media import Item
-from mm.media import read_audio, read_image
+from mm.media import read_image
 
 SIDE_PX = 192  # of a picture as it is drawn, at most
 SECONDS = 10  # of a sound that are drawn, from its beginning on
@@ -56,7 +56,6 @@ def _read(cell: Shown) -> Shown:
         picture.thumbnail((SIDE_PX, SIDE_PX))
         return cell._replace(source=np.asarray(picture))  # (h, w, 3)
     if cell.modality == "audio":
-        rate = SAMPLE_RATE if hasattr(cell.source, "shape") else None  # a file knows its own
-        return cell._replace(source=read_audio(cell.source, SAMPLE_RATE, rate)[: SECONDS * SAMPLE_RATE].numpy())  # (T,)
+        return cell._replace(source=heard(cell.source)[: SECONDS * SAMPLE_RATE].numpy())  # (T,)
     text = " ".join(str(cell.source).split())
     return Shown("text", text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…")

@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -18,7 +17,10 @@ from scipy import stats
 
 from mm.index.grid import CELL_INCHES, Shown, draw, write_png
 
-COLOURS = [colormaps["tab20"](number) for number in (0, 2, 4, 6, 8, 12, 16, 18, 1, 5, 7, 13)]  # without its greys
+COLOURS = [  # Okabe and Ito 2008, in the order in which they are told apart best, then four more
+    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b2a600", "#000000"),
+    *("#8c564b", "#7b3fa0", "#2f4b4b", "#c51b7d"),
+]
 REST = "#b8b8b8"  # labels beyond those, and items without one
 PANEL_IN = 3.4
 FONT: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 8}
@@ -52,7 +54,7 @@ def draw_maps(
     areas = np.array([point * (LARGER if label in rare else 1) for label in labels])  # (n,)
     order = np.random.default_rng(0).permutation(len(labels))  # so that no label lies on top
     order = order[np.argsort(areas[order], kind="stable")]  # but the rare ones
-    shown = np.array([colours.get(label, matplotlib.colors.to_rgba(REST)) for label in labels])[order]  # (n, 4)
+    shown = matplotlib.colors.to_rgba_array([colours.get(label, REST) for label in labels])[order]  # (n, 4)
     figure = Figure(figsize=(PANEL_IN * len(maps) + 1.8, PANEL_IN + 0.75), layout="constrained")
     with matplotlib.rc_context(FONT):
         for axes, (name, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):

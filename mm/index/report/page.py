@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from mm.index.grid import data_uri
 from mm.index.report.pictures import Drawn
 
 QUALITY = 88  # of a JPEG; the PNG stands in the page where it is no larger
@@ -89,7 +89,7 @@ def figure(drawn: Drawn) -> str:
         image.convert("RGB").save(buffer, "JPEG", quality=QUALITY)
     if len(buffer.getvalue()) < len(png):
         content, kind = buffer.getvalue(), "jpeg"
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    source = data_uri(content, f"image/{kind}")
     caption = text(drawn.caption)
     return (
         f'<figure><figcaption>{caption}</figcaption>\n<img alt="{caption}" width="{width}" src="{source}"></figure>\n'
