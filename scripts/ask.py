@@ -44,6 +44,11 @@ def main() -> None:
         choices=[arguments.choices],
         top=arguments.top,
     )
+    unknown = model.encoder("text").unknown_words(arguments.question)
+    if unknown:
+        print(f"words that the encoder does not know have no part in it: {', '.join(unknown)}", file=sys.stderr)
+    if strange := [choice for choice in arguments.choices if model.number(choice) is None]:
+        print(f"answers that the model does not know are not chosen from: {', '.join(strange)}", file=sys.stderr)
     if arguments.grid and not answer.attention:
         raise ValueError("--grid draws where the question looked: this model looks at nothing. Leave it out.")
     if arguments.json:

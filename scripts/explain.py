@@ -18,12 +18,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from mm.app.explained import (
+    OF_ENCODERS,
     box_told,
-    encoder_view,
+    encoder_cells,
     explain_view,
     facts,
     faithfulness_of,
     patch_cells,
+    unknown_words,
     view_of,
     with_random_weights,
 )
@@ -35,7 +37,6 @@ from mm.explain.pictures import draw_cells
 
 PATCHES = "patches"
 METHODS_HELP = f"{METHOD} unless given; or {', '.join(one for one in (*METHODS, PATCHES) if one != METHOD)}"
-OF_ENCODERS = (PATCHES, "filters", "activations")  # methods that ask for no answer
 ASKED = ("faces", "target", "question")
 IDLE = {
     PATCHES: ("file", "image", "audio", *ASKED),
@@ -80,19 +81,15 @@ def main() -> None:
     run = open_run(arguments.run)
     sources = {"image": arguments.file or arguments.image, "audio": arguments.audio, "video": arguments.faces}
     sources = {modality: file for modality, file in sources.items() if file}
-    if arguments.method in OF_ENCODERS:
-        of = arguments.of or next((m for m in sources or run.model.encoders if m in ("image", "audio")), "image")
+    of = arguments.of or next((m for m in [*sources, *run.model.encoders] if m in ("image", "audio")), "image")
     if arguments.method == PATCHES:
         told, cells = patch_cells(run, of, arguments.layer, arguments.unit)
     elif arguments.method in OF_ENCODERS:
-        if arguments.method == "activations" and of not in sources:
-            raise ValueError(f"activations are those of an input: give a file of {of}.")
-        view = encoder_view(run, of, sources.get(of))
-        cells = explain_view(of, view, sources.get(of), arguments.method, arguments.layer).cells
-        told = {"what": f"{arguments.method} of {view.said}, {arguments.layer or 'the last layer with a map'}"}
-        told = {"what": f"filters of {view.said}"} if arguments.method == "filters" else told
+        told, cells = encoder_cells(run, sources, of, arguments.method, arguments.layer)
     else:
         of, view = view_of(run, sources, arguments.of or "", arguments.target, arguments.question)
+        if unknown := unknown_words(run, arguments.target, arguments.question):
+            print(f"words that the encoder does not know have no part in it: {', '.join(unknown)}", file=sys.stderr)
         explained = explain_view(of, view, sources[of], arguments.method, arguments.layer)
         told = {"what": view.said, **facts(view, explained.heat, of)}
         if arguments.box:

@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, real data sets where they are laid out, scripts as functions, a run."""
+"""What all tests share: no network, one thread, real data sets where they are, scripts as functions, runs of tasks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ import soundfile
 import torch
 from PIL import Image, ImageDraw
 
+from mm import data
+from mm.data import SoundingScenes
+from tests.shared import Scene
+
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
 SHAPES = ("circle", "square")
+FEW = ["data.scenes=64", "data.batch_size=16", "loop.steps=4", "loop.tensorboard=false"]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -157,6 +162,15 @@ def tiny_run(script: Callable[..., Answer], tiny: list[str], tmp_path_factory: p
     return out
 
 
+@pytest.fixture(scope="session")
+def index_folder(script: Callable[..., Answer], tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the test split of `tiny_run`; not to be written to."""
+    out = tmp_path_factory.mktemp("index") / "index"
+    answer = script("build_index", tiny_run, "--out", out)
+    assert answer.code == 0, answer.err
+    return out
+
+
 @contextlib.contextmanager
 def java_hidden() -> Iterator[None]:
     """Within it, no program `java` is found; every other one is."""
@@ -201,3 +215,45 @@ def captioning_run(
         answer = script("train_captioning", *tiny_captioning, f"out={out}")
     assert answer.code == 0, answer.err
     return out
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("scene")
+    item = SoundingScenes("val", 1)[0]
+    Image.fromarray(item.image[0]).save(folder / "scene.png")
+    soundfile.write(folder / "scene.wav", item.audio[0], 16000)
+    return Scene(folder / "scene.png", folder / "scene.wav")
+
+
+@pytest.fixture(scope="session")
+def briefly(trained: Callable[..., Path]) -> Callable[..., Path]:
+    """briefly("vqa") is a run on the embedded data that was trained for four steps and evaluated on a few scenes."""
+
+    def train(task: str, *changes: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data, "EVALUATION_SCENES", 12)
+            return trained(task, "--config", str(ROOT / f"configs/{task}/tiny.yaml"), *FEW, *changes)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def scenes_run(briefly: Callable[..., Path]) -> Path:
+    """A run of retrieval on the embedded data; `tiny_run` is one on files."""
+    return briefly("retrieval")
+
+
+@pytest.fixture(scope="session")
+def vqa_run(briefly: Callable[..., Path]) -> Path:
+    return briefly("vqa")
+
+
+@pytest.fixture(scope="session")
+def localisation_run(briefly: Callable[..., Path]) -> Path:
+    return briefly("localisation", "loop.steps=20")
+
+
+@pytest.fixture(scope="session")
+def distillation_run(briefly: Callable[..., Path]) -> Path:
+    return briefly("distillation")

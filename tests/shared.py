@@ -1,4 +1,4 @@
-"""What several tests of whole runs look at: a clean end, the same weights, a training in a process of its own."""
+"""What several tests share: a clean end, the same weights, a training in a process of its own, drawn vectors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,6 +23,13 @@ from safetensors.torch import load_file
 from mm.engine.log import read_csv
 
 ROOT = Path(__file__).parents[1]
+
+
+class Scene(NamedTuple):
+    """A scene of the embedded world in files."""
+
+    image: Path
+    audio: Path
 
 
 def assert_clean(answer: Any, *said: str) -> None:
@@ -37,6 +45,12 @@ def assert_clean(answer: Any, *said: str) -> None:
 def weights(out: Path, pointer: str = "last") -> dict[str, torch.Tensor]:
     folder = out / "checkpoints" / (out / "checkpoints" / pointer).read_text().strip()
     return load_file(folder / "model.safetensors")
+
+
+def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
+    """Drawn directions (rows, dim) float32; fewer rows are the first of more."""
+    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def colours(picture: Path) -> int:

@@ -1,1 +1,1 @@
-"""The local page over runs and their index. It computes nothing of its own: each tab asks the library and shows."""
+"""The local page over runs and their index. Its tabs compute nothing: each asks the library and shows."""

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mm.app import examples
+from mm.app.cards import not_known
 from mm.app.events import on
-from mm.app.inputs import figure, sources
+from mm.app.inputs import KINDS, figure, slider, sources
 from mm.app.media import drawn
 from mm.app.runs import Run
 from mm.explain.attention import draw_attention, glimpsed
@@ -24,7 +25,7 @@ def tab(run: Run) -> None:
     """Lay out the tab, within a tab of Gradio."""
     import gradio
 
-    about = " and ".join({"image": "a picture", "audio": "a sound"}[m] for m in run.model.contents) or "nothing else"
+    about = " and ".join(KINDS[modality] for modality in run.model.contents) or "nothing else"
     gradio.Markdown(HELP.format(what=about))
     with gradio.Row():
         with gradio.Column(scale=1, min_width=260):
@@ -33,25 +34,26 @@ def tab(run: Run) -> None:
                 label="Question", placeholder="what colour is the square?", elem_classes="question"
             )
             choices = gradio.Textbox(label="Answers to choose from", placeholder="any")
-            top = gradio.Slider(1, MOST_TOP, TOP, step=1, label="Answers told")
+            top = slider(1, MOST_TOP, TOP, "Answers told")
             button = gradio.Button("Ask", variant="primary")
             examples.button(run, {**given, "question": question})
         with gradio.Column(scale=2):
+            unknown = gradio.HTML()
             answers = gradio.Label(label="Answers", show_heading=False, elem_classes="answers")
             places = figure("Where the question looked")
 
-    def reply(asked: str, chosen: str, most: int, *files: str | None) -> tuple[dict[str, float], np.ndarray | None]:
+    def reply(asked: str, chosen: str, most: int, *files: str | None) -> tuple[str, dict[str, float], Any]:
         return ask(run, asked, chosen, most, dict(zip(given, files, strict=True)))
 
     inputs = [question, choices, top, *given.values()]
     for trigger in (button.click, question.submit):
-        on(trigger, reply, inputs, [answers, places], run.path)
+        on(trigger, reply, inputs, [unknown, answers, places], run.path)
 
 
 def ask(
     run: Run, question: str, choices: str, top: int, files: Mapping[str, Any]
-) -> tuple[dict[str, float], np.ndarray | None]:
-    """Answers with their probabilities, and the picture of where the question looked, if it looks.
+) -> tuple[str, dict[str, float], np.ndarray | None]:
+    """What is not known of it as HTML, answers with their probabilities, and the picture of where it looked, if at all.
 
     Args:
         run: of question answering.
@@ -64,10 +66,12 @@ def ask(
         OSError, ValueError: a question or a file that cannot be used.
     """
     own = [choice.strip() for choice in (choices or "").split(",") if choice.strip()]
+    model, asked = run.model, question or ""
     named = {modality: Path(file) for modality, file in files.items() if file}
-    (answer,) = run.model.answer(
-        [named.get("image")], [question or ""], sounds=[named.get("audio")], choices=[own], top=int(top)
-    )
+    (answer,) = model.answer([named.get("image")], [asked], sounds=[named.get("audio")], choices=[own], top=int(top))
+    unknown = not_known(model.encoder("text").unknown_words(asked), "the question")
+    unknown += not_known([choice for choice in own if model.number(choice) is None], "the choice")
     kinds: tuple[Literal["image", "audio"], ...] = ("image", "audio")
-    rows = [glimpsed(named[kind], kind, question, answer) for kind in kinds if kind in named]
-    return dict(answer.top), drawn(lambda path: draw_attention(rows, path)) if answer.attention else None
+    rows = [glimpsed(named[kind], kind, asked, answer) for kind in kinds if kind in named]
+    looked = drawn(lambda path: draw_attention(rows, path)) if answer.attention else None
+    return unknown, dict(answer.top), looked

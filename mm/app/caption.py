@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mm.app import examples
 from mm.app.events import on
-from mm.app.inputs import needed, sources
+from mm.app.inputs import KINDS, needed, slider, sources
 from mm.app.runs import Run
 from mm.explain.attention import Entry, looked, write_page
 from mm.tasks.captioning import DecodingConfig
@@ -25,11 +25,11 @@ def tab(run: Run) -> None:
     import gradio
 
     modality = run.model.modality
-    gradio.Markdown(HELP.format(what="a picture" if modality == "image" else "a sound"))
+    gradio.Markdown(HELP.format(what=KINDS[modality]))
     with gradio.Row():
         with gradio.Column(scale=1, min_width=260):
             given = sources([modality])
-            beam = gradio.Slider(1, MOST_BEAM, run.cfg.decoding.beam, step=1, label="Sentences under way (beam)")
+            beam = slider(1, MOST_BEAM, run.cfg.decoding.beam, "Sentences under way (beam)")
             button = gradio.Button("Describe", variant="primary")
             examples.button(run, given)
         with gradio.Column(scale=2):
@@ -49,7 +49,7 @@ def describe(run: Run, file: str | None, beam: int) -> tuple[str, str]:
         OSError, ValueError: there is no file, or it cannot be read.
     """
     modality = run.model.modality
-    source = Path(needed(file, "a picture" if modality == "image" else "a sound"))
+    source = Path(needed(file, KINDS[modality]))
     decoding = DecodingConfig(**(vars(run.cfg.decoding) | {"beam": int(beam)}))
     (caption,) = run.model.describe([source], decoding)
     score = float(caption.log_probs.mean())
@@ -58,5 +58,5 @@ def describe(run: Run, file: str | None, beam: int) -> tuple[str, str]:
         return said, "<p>This captioner looks at nothing in particular: it has no attention.</p>"
     with tempfile.TemporaryDirectory() as folder:
         entry = Entry(looked(source, modality, caption), score, [], source.name)
-        page = write_page(Path(folder) / "page.html", [entry], title=caption.text).read_text(encoding="utf-8")
+        page = write_page(Path(folder) / "page.html", [entry]).read_text(encoding="utf-8")
     return said, FRAME.format(html.escape(page))

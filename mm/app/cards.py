@@ -79,3 +79,9 @@ def card(inside: str, name: str, above: str = "") -> str:
         f'<figure class="card"><div class="above">{above}</div>{inside}'
         f'<figcaption title="{html.escape(name)}">{html.escape(shown)}</figcaption></figure>'
     )
+
+
+def not_known(words: Sequence[str], where: str) -> str:
+    """HTML of a line that names what the encoder does not know and has no part in something; nothing of no words."""
+    said = f"Not known, so without a part in {where}: {', '.join(dict.fromkeys(words))}"
+    return f'<p class="unknown">{html.escape(said)}</p>' if words else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mm.app import examples
 from mm.app.events import on
-from mm.app.inputs import needed, sources
+from mm.app.inputs import KINDS, needed, sources
 from mm.app.runs import Run
 from mm.tasks.distillation_model import TOP
 
@@ -18,8 +18,7 @@ def tab(run: Run) -> None:
     import gradio
 
     modality = run.model.modality
-    what = "a picture" if modality == "image" else "a sound"
-    gradio.Markdown(HELP.format(what=what, who=run.cfg.learner))
+    gradio.Markdown(HELP.format(what=KINDS[modality], who=run.cfg.learner))
     with gradio.Row():
         with gradio.Column(scale=1, min_width=260):
             given = sources([modality])
@@ -40,6 +39,6 @@ def classify(run: Run, file: str | None) -> dict[str, float]:
     Raises:
         OSError, ValueError: there is no file, or it cannot be read.
     """
-    source = Path(needed(file, "a picture" if run.model.modality == "image" else "a sound"))
+    source = Path(needed(file, KINDS[run.model.modality]))
     (told,) = run.model.classify([source], TOP)
     return dict(told)

@@ -6,17 +6,18 @@ import functools
 import html
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from mm.app.media import check_upload
 
 ADDRESSEE = (OSError, ValueError, LookupError)  # errors that a user can put right, as the scripts have it
 SHOWN_S = 20  # seconds that a message stays
+LONGEST_SAID = 400  # letters of a message
 UPLOADS = "GRADIO_TEMP_DIR"  # environment variable: the folder in which Gradio keeps what is uploaded
 
 
-def on(
-    trigger: Callable, function: Callable, inputs: Sequence, outputs: Sequence, of: str = "", **options: Any
-) -> None:
+def on(trigger: Callable, function: Callable, inputs: Sequence, outputs: Sequence, of: str = "", **options: Any) -> Any:
     """Call a function when something happens.
 
     Args:
@@ -26,8 +27,11 @@ def on(
         outputs: components.
         of: what may do one thing at a time: the path of a run, or "" for what needs none.
         options: further ones of the trigger.
+
+    Returns:
+        The event of Gradio, behind which more may follow.
     """
-    trigger(
+    return trigger(
         told(function),
         list(inputs),
         list(outputs),
@@ -44,6 +48,8 @@ def told(function: Callable) -> Callable:
     @functools.wraps(function)
     def asked(*given: Any) -> Any:
         try:
+            for file in files_of(given):
+                check_upload(file)
             return function(*given)
         except ADDRESSEE as error:
             raise gradio.Error(message(error), duration=SHOWN_S, print_exception=False) from None
@@ -51,10 +57,24 @@ def told(function: Callable) -> Callable:
     return asked
 
 
+def files_of(given: Any) -> Iterator[str]:
+    """The uploads among what components of a page gave: see `mm.app.inputs.paths_of`."""
+    if isinstance(given, str):
+        kept = os.environ.get(UPLOADS)
+        yield from [given] if kept and given.startswith(f"{kept}/") else []
+    elif isinstance(given, dict):
+        yield from files_of(given.get("files"))
+    elif isinstance(given, list | tuple):
+        for one in given:
+            yield from files_of(one)
+
+
 def message(error: Exception) -> str:
-    """What an error says, as HTML."""
+    """What an error says, as HTML; of a long one its beginning and its end."""
     text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
-    return html.escape(named(text))
+    text = named(text)
+    half = LONGEST_SAID // 2
+    return html.escape(text if len(text) <= LONGEST_SAID else f"{text[:half]} … {text[-half:]}")
 
 
 def named(text: str) -> str:

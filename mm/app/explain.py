@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mm.app import examples
+from mm.app.cards import not_known
 from mm.app.events import on
-from mm.app.explained import explain_view, facts, view_of
-from mm.app.inputs import figure, sources
+from mm.app.explained import OF_ENCODERS, encoder_cells, explain_view, facts, unknown_words, view_of
+from mm.app.inputs import KINDS, figure, sources
 from mm.app.media import drawn
 from mm.app.runs import Run
 from mm.explain.methods import METHOD, METHODS
@@ -20,7 +21,7 @@ from mm.explain.pictures import draw_cells
 HELP = "Give {what} and choose a method: bright is what counts for the target. {target}"
 EITHER = ("retrieval", "vqa")  # tasks for which a picture or a sound will do
 TARGETS = {  # what a target is, of each task
-    "retrieval": "The target is a sentence that the picture or sound is compared with; without one, they are compared "
+    "retrieval": "The target is a sentence that it is compared with; without one, a picture and a sound are compared "
     "with each other.",
     "captioning": "The target is a word; without one it is the whole caption.",
     "vqa": "The target is an answer; without one it is the model's own.",
@@ -28,7 +29,6 @@ TARGETS = {  # what a target is, of each task
     "distillation": "The target is a class; without one it is the most probable one.",
     "separation": "The target is the number of a face, from 1 on; without one it is the first.",
 }
-KINDS = {"video": "a file of each face", "image": "a picture", "audio": "a sound"}
 
 
 def tab(run: Run) -> None:
@@ -53,19 +53,20 @@ def tab(run: Run) -> None:
             elif run.task != "separation":  # whose talks are no files
                 examples.button(run, {**given, **({"question": question} if run.task == "vqa" else {})})
         with gradio.Column(scale=2):
+            unknown = gradio.HTML()
             said = gradio.Textbox(label="What is explained", interactive=False, elem_classes="explained")
             shown = figure("What counts for it")
 
-    def explain(one: str, asked: str, wanted: str, by: str, where: str, *files: Any) -> tuple[str, np.ndarray]:
+    def explain(one: str, asked: str, wanted: str, by: str, where: str, *files: Any) -> tuple[str, str, np.ndarray]:
         return explained(run, dict(zip(given, files, strict=True)), one, wanted, asked, by, where)
 
-    on(button.click, explain, [of, question, target, method, layer, *given.values()], [said, shown], run.path)
+    on(button.click, explain, [of, question, target, method, layer, *given.values()], [unknown, said, shown], run.path)
 
 
 def explained(
     run: Run, files: Mapping[str, Any], of: str, target: str, question: str, method: str, layer: str
-) -> tuple[str, np.ndarray]:
-    """What is explained in words, and the picture of it.
+) -> tuple[str, str, np.ndarray]:
+    """What is not known of the words given as HTML, what is explained in words, and the picture of it.
 
     Args:
         run: of a task of `TARGETS`.
@@ -81,13 +82,18 @@ def explained(
     """
     given = {modality: file for modality, file in files.items() if file}
     named = {m: [Path(one) for one in file] if m == "video" else Path(file) for m, file in given.items()}
-    which = of if of in named else ""
-    which, view = view_of(run, named, which, (target or "").strip(), (question or "").strip())
-    found = explain_view(which, view, named[which], method, (layer or "").strip())
+    target, question, layer = ((text or "").strip() for text in (target, question, layer))
+    if method in OF_ENCODERS:
+        which = of if of in named or not named else next(iter(named))
+        what, cells = encoder_cells(run, named, which, method, layer)
+        return "", what["what"], drawn(lambda path: draw_cells(cells, path, method))
+    which, view = view_of(run, named, of if of in named else "", target, question)
+    unknown = not_known(unknown_words(run, target, question), "it")
+    found = explain_view(which, view, named[which], method, layer)
     told = facts(view, found.heat, which)
     places = ", ".join(f"{100 * share:.0f} % {edge}" for edge, share in told.get("strongest", {}).items())
     said = f"{view.said}: {told['score']:.3f}" + (f"; strongest {places}" if places else "")
-    return said, drawn(lambda path: draw_cells(found.cells, path, method))
+    return unknown, said, drawn(lambda path: draw_cells(found.cells, path, method))
 
 
 def explains(run: Run) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mm import data, encoders
+from mm.app.inputs import KINDS
 from mm.app.runs import Run
 from mm.data import Item
 from mm.explain import faithfulness
@@ -31,11 +31,10 @@ EDGES = {
     "image": ("from the left", "from the top"),
     "audio": ("of the time", "of the bands, from the lowest"),
 }
+OF_ENCODERS = ("filters", "activations")  # methods that ask for no answer
 ENCODER = "encoder."  # where the layers of an `EndToEnd` begin that see places; heads have maps too
 PATCHES = 8  # of a channel that are shown
 INPUTS = 200  # of the test split, among which patches are looked for
-
-log = logging.getLogger(__name__)
 
 
 def view_of(
@@ -55,19 +54,25 @@ def view_of(
     """
     if (run.task == "vqa") != bool(question):
         raise ValueError(
-            f"{run.path} answers questions: give one." if run.task == "vqa" else f"{run.path} takes no question."
+            "a question is needed, whose answer is explained: got none."
+            if run.task == "vqa"
+            else f"a question is for runs of question answering: {run.path} is one of {run.task}. Leave it out."
         )
     if not sources:
-        raise ValueError("what is explained must be given, a picture or a sound: got none.")
+        takes = " or ".join(kind for modality, kind in KINDS.items() if modality in run.model.encoders)
+        raise ValueError(f"what is explained must be given, {takes}: got none.")
     for file in (file for given in sources.values() for file in (given if isinstance(given, list) else [given])):
         if isinstance(file, (str, Path)) and not Path(file).is_file():
             raise FileNotFoundError(f"there is no file {file}.")
     of = of or next(modality for modality in EDGES if modality in sources)
-    said = question if run.task == "vqa" else target if run.task == "retrieval" else ""
-    if said and (unknown := run.model.encoder("text").unknown_words(said)):
-        log.warning("words that the encoder does not know have no part in it: %s", ", ".join(unknown))
-    asked = {"question": question} if question else {}
+    asked = {"question": question} if question else {"decoding": run.cfg.decoding} if run.task == "captioning" else {}
     return of, run.model.view(of, sources, target, **asked)
+
+
+def unknown_words(run: Run, target: str, question: str) -> list[str]:
+    """Words of a sentence, the target of retrieval or a question, that the encoder does not know; they have no part."""
+    said = question if run.task == "vqa" else target if run.task == "retrieval" else ""
+    return run.model.encoder("text").unknown_words(said) if said else []
 
 
 def explain_view(of: str, view: encoders.View, source: Any, method: str, layer: str = "") -> Explained:
@@ -139,13 +144,38 @@ def encoder_view(run: Run, of: str, source: Any = None) -> encoders.View:
     Raises:
         ValueError: an unknown modality, or one without places.
     """
-    takes = [modality for modality in run.model.encoders if modality not in ("text", "video")]
-    encoder = run.model.encoders[known(of, takes, "modality of this run")]
     if run.task == "separation":
         raise ValueError("a separation looks at faces over time: its layers have no pictures to be shown.")
+    takes = [modality for modality in run.model.encoders if modality != "text"]
+    encoder = run.model.encoders[known(of, takes, "modality of this run")]
     net = encoders.EndToEnd(encoder, nn.Identity(), vector_of)
     seen = torch.zeros(1, 3, 64, 64) if source is None else encoders.seen_of(encoder, source)  # (1, C, H, W)
     return encoders.View(net, seen, 0, f"the encoder of the {of}")
+
+
+def encoder_cells(
+    run: Run, sources: Mapping[str, Any], of: str, method: str, layer: str = ""
+) -> tuple[dict[str, Any], list[Cell]]:
+    """The filters of the encoder of a modality, or its activations of an input: methods that ask for no answer.
+
+    Args:
+        run: of any task but separation.
+        sources: as for `view_of`; filters need none.
+        of: the modality.
+        method: one of `OF_ENCODERS`.
+        layer: of the activations; "" = the last with a map.
+
+    Raises:
+        ValueError: an unknown modality or layer, or no input that has activations.
+    """
+    view = encoder_view(run, of, sources.get(of))
+    if method == "filters":
+        told = f"filters of {view.said}"
+    elif of in sources:
+        told = f"activations of {view.said}, {layer or 'the last layer with a map'}"
+    else:
+        raise ValueError(f"activations are those of an input: got none. Give {KINDS[of]}.")
+    return {"what": told}, explain_view(of, view, sources.get(of), method, layer).cells
 
 
 def vector_of(features: Features) -> Tensor:

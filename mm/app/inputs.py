@@ -9,6 +9,7 @@ from typing import Any
 
 from mm.app.events import UPLOADS
 
+KINDS = {"video": "a file of each face", "image": "a picture", "audio": "a sound"}
 HIGH_PX = 260  # of a picture or a video
 FILE_PX = 150  # of where files are dropped
 
@@ -69,6 +70,22 @@ def sources(modalities: Iterable[str]) -> dict[str, Any]:
     """An input for each of "image", "audio" and "video", which is faces, that a model takes."""
     makers = {"video": face_files, "image": picture, "audio": sound}
     return {modality: makers[modality]() for modality in modalities if modality in makers}
+
+
+def slider(low: float, high: float, value: float, label: str, step: float = 1, name: str = "") -> Any:
+    """A number from `low` to `high` in steps; beyond them it is the nearest, and where it is left out `value`."""
+    import gradio
+
+    component: Any = gradio.Slider(low, high, value, step=step, label=label, elem_classes=name or None)
+
+    component.preprocess = lambda given: within(given, low, high, value, step)
+    return component
+
+
+def within(given: Any, low: float, high: float, value: float, step: float = 1) -> float:
+    """The nearest number that a slider has; `value` where what is given is none."""
+    number = given if isinstance(given, int | float) and given == given else value  # NaN is not itself
+    return low + round((min(max(number, low), high) - low) / step) * step
 
 
 def figure(title: str) -> Any:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mm.app import examples
 from mm.app.events import on
-from mm.app.inputs import figure, needed, picture, sound
+from mm.app.inputs import KINDS, figure, needed, picture, slider, sound
 from mm.app.runs import Run
 from mm.explain.heatmap import LEAST, overlay
 from mm.media import read_image
 
 SHOWN_PX = 480  # longer side of the heat map
+STEP = 0.05  # of the sliders
 HELP = (
     "Give a picture and a sound; the brighter a place, the more it goes with the sound. "
     "The first slider blends the heat over the picture, the second darkens what is below a share of the highest."
@@ -47,10 +48,8 @@ def tab(run: Run) -> None:
         with gradio.Column(scale=2):
             said = gradio.Textbox(label="Highest place", interactive=False, elem_classes="place")
             shown = figure("Heat map")
-            strength = gradio.Slider(0, 1, 1, step=0.05, label="Strength of the heat", elem_classes="strength")
-            threshold = gradio.Slider(
-                0, 1, 0, step=0.05, label="Least share of the highest score", elem_classes="threshold"
-            )
+            strength = slider(0, 1, 1, "Strength of the heat", STEP, "strength")
+            threshold = slider(0, 1, 0, "Least share of the highest score", STEP, "threshold")
     heat = gradio.State()
 
     def find(one: str | None, other: str | None, *sliders: float) -> tuple[Heat, str, np.ndarray]:
@@ -61,9 +60,9 @@ def tab(run: Run) -> None:
         return blended(found, *sliders) if found else None
 
     on(button.click, find, [image, audio, strength, threshold], [heat, said, shown], run.path)
-    for slider in (strength, threshold):
+    for moved in (strength, threshold):
         options = {"show_progress": "hidden", "trigger_mode": "always_last"}
-        on(slider.change, again, [heat, strength, threshold], [shown], **options)
+        on(moved.change, again, [heat, strength, threshold], [shown], **options)
 
 
 def localise(run: Run, image: str | None, audio: str | None) -> tuple[Heat, str]:
@@ -72,13 +71,14 @@ def localise(run: Run, image: str | None, audio: str | None) -> tuple[Heat, str]
     Raises:
         OSError, ValueError: a file is missing or cannot be read.
     """
-    files = Path(needed(image, "a picture")), Path(needed(audio, "a sound"))
+    files = Path(needed(image, KINDS["image"])), Path(needed(audio, KINDS["audio"]))
     (located,) = run.model.localise([files[0]], [files[1]])
     x, y = located.peak_xy
     where = f"{100 * x:.0f} % from the left, {100 * y:.0f} % from the top"
     said = f"{where}; score {located.score:.2f}, of silence {located.silence:.2f}"
-    seen = ImageOps.contain(Image.fromarray(read_image(files[0])), (SHOWN_PX, SHOWN_PX))
-    return Heat(np.asarray(seen), located.heat.numpy()), said
+    seen = Image.fromarray(read_image(files[0]))
+    width, height = (max(round(side * SHOWN_PX / max(seen.size)), 1) for side in seen.size)
+    return Heat(np.asarray(seen.resize((width, height))), located.heat.numpy()), said
 
 
 def blended(heat: Heat, strength: float, threshold: float) -> np.ndarray:

@@ -25,23 +25,20 @@ canvas { width: 100%; height: 560px; border: 1px solid var(--border-color-primar
 """
 
 SCRIPT = """
-// Okabe and Ito 2008, in the order in which they are told apart best, then four more, then grey for the rest.
-const palette = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b2a600", "#000000",
-  "#8c564b", "#7b3fa0", "#2f4b4b", "#c51b7d", "#999999"];
 const near_px = 9, wait_ms = 60;
-let cloud = null, view = {zoom: 0.92, x: 0.5, y: 0.5}, drag = null, over = -1, timer = 0;
+let asked = 0, cloud = null, view = {zoom: 0.92, x: 0.5, y: 0.5}, drag = null, over = -1, timer = 0;
 const part = name => element.querySelector(name);
 const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 
 function load() {
   if (!props.value) return;
   const given = JSON.parse(props.value);
-  if (!cloud || cloud.method !== given.method) { reset(); part(".list").replaceChildren(); }
+  if (!cloud || cloud.method !== given.method) { reset(); asked++; part(".list").replaceChildren(); }
   cloud = {...given, xy: new Uint16Array(bytes(given.xy).buffer), colour: bytes(given.colour)};
   part(".note").textContent = cloud.note;
   part(".legend").replaceChildren(...cloud.names.map((name, number) => {
     const entry = document.createElement("span"), dot = document.createElement("i");
-    dot.style.background = palette[number];
+    dot.style.background = cloud.colours[number];
     entry.append(dot, name);
     return entry;
   }));
@@ -70,11 +67,11 @@ function draw() {
   canvas.height = canvas.clientHeight * ratio;
   const brush = canvas.getContext("2d"), count = cloud.colour.length;
   brush.scale(ratio, ratio);
-  const side = Math.min(9, (count > 5000 ? 2.5 : count > 500 ? 4 : 7) * Math.sqrt(view.zoom));
+  const side = Math.min(9, (count > 10000 ? 2.5 : count > 500 ? 4 : 7) * Math.sqrt(view.zoom));
   brush.globalAlpha = count > 5000 ? 0.6 : 0.8;
   for (let number = 0; number < count; number++) {
     const [x, y] = to_px(number);
-    brush.fillStyle = palette[Math.min(cloud.colour[number], palette.length - 1)];
+    brush.fillStyle = cloud.colours[cloud.colour[number]];
     brush.fillRect(x - side / 2, y - side / 2, side, side);
   }
   brush.globalAlpha = 1;
@@ -120,8 +117,10 @@ function point(x, y) {
 async function choose() {
   const [left, top] = to_share(Math.min(drag.from[0], drag.to[0]), Math.min(drag.from[1], drag.to[1]));
   const [right, bottom] = to_share(Math.max(drag.from[0], drag.to[0]), Math.max(drag.from[1], drag.to[1]));
+  const turn = ++asked;
   part(".list").textContent = "looking …";
-  part(".list").innerHTML = await server.inside([cloud.method, left, bottom, right, top]);
+  const found = await server.inside([cloud.method, left, bottom, right, top]);
+  if (turn === asked) part(".list").innerHTML = found;  // not where another box or map was chosen meanwhile
 }
 const on_canvas = act => event => {
   if (!cloud || !(drag || event.target.matches("canvas"))) return;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import io
 import itertools
 import tempfile
@@ -18,15 +18,15 @@ from PIL import Image
 from mm.data.gallery import SUFFIXES
 from mm.explain.heatmap import shrunk
 from mm.explain.pictures import spectrogram
-from mm.index.grid import SAMPLE_RATE, STFT
-from mm.media import SOUND_FILES, VIDEO_FILES, read_audio, read_image
+from mm.index.grid import SAMPLE_RATE, STFT, data_uri, heard
+from mm.media import SOUND_FILES, VIDEO_FILES, MediaError, opened_video, packets, read_image, sound_parts
 from mm.signal import log_mel
 from mm.sound_files import sound_blocks
 
 SIDE_PX = 240  # longer side of a picture among answers
 SOUND_PX = (240, 110)  # width and height of a spectrogram among them
 HEARD_S = 10.0  # seconds of a sound that are played among answers
-MOST_PIXELS = 100_000_000  # of a picture: 300 MB once it is decoded
+LONGEST_S = 300.0  # of a sound or a video that is taken: explanations of a longer one take 4 GB and more
 
 
 def kind_of(file: str | Path) -> str:
@@ -42,6 +42,32 @@ def kind_of(file: str | Path) -> str:
         return "audio"
     known = ", ".join(sorted(SUFFIXES["image"] | SUFFIXES["audio"] | VIDEO_FILES))
     raise ValueError(f"a file must be a picture, a sound or a video: got {Path(file).name!r}. Known are: {known}.")
+
+
+def check_upload(file: str | Path) -> None:
+    """Refuse a sound or a video that goes on for hours, as a few kilobytes of silence can; lengths in heads may lie.
+
+    Raises:
+        FileNotFoundError: it was removed since.
+        ValueError: it is longer than `LONGEST_S`; what cannot be read is told by whoever reads it.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{Path(file).name} is not kept any longer. Upload it again.")
+    seconds = 0.0
+    with contextlib.suppress(MediaError):
+        for part, rate in sound_parts(file):
+            seconds += len(part) / rate
+            if seconds > LONGEST_S:
+                break
+    with contextlib.suppress(MediaError), opened_video(file) as container:
+        track = container.streams.video[0]
+        times = [packet.pts for packet in packets(container, track) if packet.pts is not None] or [0]
+        seconds = max(seconds, float((max(times) - min(times)) * track.time_base))
+    if seconds > LONGEST_S:
+        raise ValueError(
+            f"a sound or a video must be of {LONGEST_S / 60:.0f} minutes at most: {Path(file).name} is longer. Cut it, "
+            "or use the scripts."
+        )
 
 
 def picture_uri(source: Any) -> str:
@@ -66,23 +92,18 @@ def sound_uris(source: Any) -> tuple[str, str]:
         blocks = itertools.islice(sound_blocks(source, SAMPLE_RATE, 1.0), round(HEARD_S))
         wave = torch.cat(list(blocks))  # (T,)
     else:
-        rate = SAMPLE_RATE if isinstance(source, np.ndarray | torch.Tensor) else None
-        wave = read_audio(source, SAMPLE_RATE, rate)[: round(HEARD_S * SAMPLE_RATE)]  # (T,)
+        wave = heard(source)[: round(HEARD_S * SAMPLE_RATE)]  # (T,)
     file = io.BytesIO()
     soundfile.write(file, wave.numpy().clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
     drawn = Image.fromarray(spectrogram(log_mel(wave, STFT)[None])).resize(SOUND_PX)
-    return _uri(file.getvalue(), "audio/wav"), pixels_uri(np.asarray(drawn), "png")
+    return data_uri(file.getvalue(), "audio/wav"), pixels_uri(np.asarray(drawn), "png")
 
 
 def pixels_uri(pixels: np.ndarray, kind: str) -> str:
     """Pixels (h, w, 3) uint8 within a data: URI; kind is "jpeg" or "png"."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, quality=85)
-    return _uri(file.getvalue(), f"image/{kind}")
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return data_uri(file.getvalue(), f"image/{kind}")
 
 
 def drawn(draw: Callable[[Path], Any]) -> np.ndarray:

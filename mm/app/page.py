@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ STYLE = """
   border-radius: 4px; overflow-wrap: anywhere; }
 .card .above, .card figcaption { font-size: .8em; color: var(--neutral-500); overflow-wrap: anywhere; }
 .missing, .unknown { color: #b45309; }
-iframe.said { width: 100%; height: 320px; border: 1px solid var(--border-color-primary); border-radius: 6px;
+iframe.said { width: 100%; height: 480px; border: 1px solid var(--border-color-primary); border-radius: 6px;
   background: #fff; }
 """
+
+log = logging.getLogger(__name__)
 
 
 def build(runs: Sequence[Run], searcher: Searcher | None = None, embedding: Run | None = None) -> Any:
@@ -59,7 +62,12 @@ def build(runs: Sequence[Run], searcher: Searcher | None = None, embedding: Run 
             if searcher is not None:
                 sources = Sources(embedding.cfg if embedding else None)
                 first = searcher.index.ids[0]
-                inside_of(Hit(first, 1.0, searcher.index.metadata([first])[0]), sources)  # reads the data set now
+                (known,) = searcher.index.metadata([first])
+                inside_of(Hit(first, 1.0, known), sources)  # reads the data set now
+                file = Path(str(known.get("path") or known.get("shard") or "."))
+                if not file.exists():
+                    where = "" if file.is_absolute() else ": it is looked for from the folder in which this was started"
+                    log.warning("the file of the index's first item, %s, is not there%s", file, where)
                 if embedding:
                     with gradio.Tab("Search"):
                         search.tab(searcher, sources, embedding.path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mm.app.cards import Sources, cards_of
+from mm.app.cards import Sources, cards_of, not_known
 from mm.app.events import on
-from mm.app.inputs import box
+from mm.app.inputs import box, slider
 from mm.app.media import kind_of
 from mm.index import Searcher
 
@@ -46,7 +45,7 @@ def tab(searcher: Searcher, sources: Sources, run: str) -> None:
                 minus = box("minus", "day", "minus", records)
         with gradio.Column(scale=1, min_width=220):
             modality = gradio.Dropdown([ANY, *known], value=ANY, label="Answers of", elem_id="modality")
-            count = gradio.Slider(1, MOST_ANSWERS, value=ANSWERS, step=1, label="How many", elem_id="count")
+            count = slider(1, MOST_ANSWERS, ANSWERS, "How many", name="count")
             button = gradio.Button("Search", variant="primary", elem_id="search")
     found = gradio.HTML(elem_id="answers")
 
@@ -55,7 +54,8 @@ def tab(searcher: Searcher, sources: Sources, run: str) -> None:
 
     inputs = [query, plus, minus, modality, count]
     for trigger in (button.click, query.submit, plus.submit, minus.submit):
-        on(trigger, ask, inputs, [found], run, show_progress="minimal")
+        searched = on(trigger, ask, inputs, [found], run, show_progress="minimal")
+        searched.failure(None, None, [found], js="() => ''", api_visibility="private")  # answers to something else
 
 
 def search(
@@ -109,8 +109,4 @@ def unknown(searcher: Searcher, asked: list[Term]) -> str:
     if not hasattr(embedder, "unknown_words"):
         return ""
     sentences = [str(source) for kind, source in asked if kind == "text"]
-    words = [word for sentence in sentences for word in embedder.unknown_words(sentence)]
-    if not words:
-        return ""
-    said = f"Not known, so without a part in the query: {', '.join(dict.fromkeys(words))}"
-    return f'<p class="unknown">{html.escape(said)}</p>'
+    return not_known([word for sentence in sentences for word in embedder.unknown_words(sentence)], "the query")

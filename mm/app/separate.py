@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from mm.app.events import named, on
-from mm.app.inputs import face_files, file, needed, sound, video
+from mm.app.inputs import KINDS, face_files, file, needed, slider, sound, video
 from mm.app.runs import Run
 from mm.heads.separator import MOST_FACES
 from mm.tasks.separation_files import check_sound, faces_alone, faces_in, remarks, separate_files
@@ -33,7 +33,7 @@ def tab(run: Run) -> None:
     with gradio.Row():
         if hears:
             mixture = sound("Sound of all")
-            count = gradio.Slider(1, MOST_FACES, 2, step=1, label="How many talk")
+            count = slider(1, MOST_FACES, 2, "How many talk")
             inputs = [mixture, count]
         else:
             with gradio.Column(min_width=260):
@@ -64,7 +64,7 @@ def hear(run: Run, mixture: str | None, count: int) -> tuple[str, Voices]:
     Raises:
         OSError, ValueError: there is no sound, or it cannot be read.
     """
-    return voices_of(run, Path(needed(mixture, "a sound")), count)
+    return voices_of(run, Path(needed(mixture, KINDS["audio"])), count)
 
 
 def see(

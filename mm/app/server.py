@@ -17,9 +17,9 @@ from urllib.parse import unquote
 from PIL import Image
 
 from mm.app.events import UPLOADS
-from mm.app.media import MOST_PIXELS
 from mm.app.page import STYLE
 from mm.config import ConfigError
+from mm.media import MOST_PIXELS
 
 LARGEST_UPLOAD = "500mb"
 OWN = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine can reach
@@ -55,14 +55,16 @@ def serve(build: Callable[[], Any], host: str, port: int) -> None:
     import uvicorn
 
     with bound(host, port) as listening, tempfile.TemporaryDirectory(prefix="mm-page-") as uploads:
+        for ended in (signal.SIGTERM, signal.SIGHUP):  # so that the uploads are removed then, too
+            signal.signal(ended, lambda *_: sys.exit(0))
         os.environ[UPLOADS] = os.path.realpath(uploads)
         Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL warns above it and refuses what is twice as large
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         config = uvicorn.Config(application(build(), host), log_level="warning", lifespan="on")
         if host not in OWN:
             log.warning("whoever reaches %s can use this page: it asks for no password", host)
-        log.info("the page: http://%s:%d/   (Ctrl-C ends it)", host, listening.getsockname()[1])
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed then, too
+        named = f"[{host}]" if ":" in host else host
+        log.info("the page: http://%s:%d/   (Ctrl-C ends it)", named, listening.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 
@@ -103,6 +105,7 @@ def application(page: Any, host: str) -> Any:
         whole,
         page,
         path="",
+        app_kwargs={"openapi_url": None},
         footer_links=[],
         run_history=False,
         allowed_paths=[],

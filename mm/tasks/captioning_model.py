@@ -183,20 +183,23 @@ class CaptionModel(nn.Module):
         return captions
 
     @torch.no_grad()
-    def view(self, of: str, sources: Mapping[str, Source], target: str = "") -> encoders.View:
+    def view(
+        self, of: str, sources: Mapping[str, Source], target: str = "", decoding: DecodingConfig | None = None
+    ) -> encoders.View:
         """What of a picture or a sound makes the model say a word: its log-probability, to be explained.
 
         Args:
             of: the modality of the model.
             sources: {it: a file or array}.
             target: a word of the vocabulary: where the model's own sentence has it, or could have it most probably;
-                "" = the whole sentence, its words' mean.
+                "" = the whole sentence, the mean of its words and its end.
+            decoding: how that sentence is found; None = as by default.
 
         Raises:
             ValueError: another modality, or a word that the model does not know.
         """
         encoders.check_sources(of, sources, [self.modality])
-        (caption,) = self.describe([sources[of]], DecodingConfig())
+        (caption,) = self.describe([sources[of]], decoding or DecodingConfig())
         words = [word for word in caption.words if word != "<end>"]
         if not words:
             raise ValueError(f"the model must say something to be explained: its caption of {sources[of]} is empty.")
@@ -214,12 +217,13 @@ class CaptionModel(nn.Module):
             forced = self.head(features, tokens.expand(count, 1, -1), lengths)
             each = forced.logits.float().log_softmax(dim=-1)  # (M, V)
             order = torch.argsort(forced.sentence * len(tokens) + forced.position)  # (M,)
-            return each[order].unflatten(0, (count, len(tokens) - 1))[:, : len(words)]  # (B, L - 2, V)
+            return each[order].unflatten(0, (count, len(tokens) - 1))  # (B, L - 1, V), its end the last
 
         def wanted(log_prob: Tensor) -> Tensor:
             if not target:
-                return log_prob[:, range(len(words)), tokens[1:-1]].mean(dim=1)  # (B,)
-            of_word = log_prob[..., number]  # (B, L - 2)
+                length = len(caption.words)  # with its end, unless it was cut off
+                return log_prob[:, range(length), tokens[1 : 1 + length]].mean(dim=1)  # (B,)
+            of_word = log_prob[:, : len(words), number]  # (B, L - 2)
             if bool(own.any()):
                 return of_word[:, own].sum(dim=1)  # (B,)
             return of_word[:, best]  # (B,)
@@ -227,8 +231,8 @@ class CaptionModel(nn.Module):
         net = encoders.EndToEnd(self.encoder, self.head, log_probs)
         seen = encoders.seen_of(self.encoder, sources[of])
         with in_eval_mode(self):
-            best = int(net(seen)[0, :, number].argmax())
-        said = f"mean log-probability of the words of {caption.text!r}"
+            best = int(net(seen)[0, : len(words), number].argmax())
+        said = f"mean log-probability a word of {caption.text!r}"
         if target:
             place = "in" if bool(own.any()) else f"instead of {words[best]!r} in"
             said = f"log-probability of {target!r} {place} {caption.text!r}"

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a small run of each task, an index, and a server of all of them."""
+"""What the tests of the page share: a run of each task, uploads of bad will, and a server of all runs and an index."""
 
 from __future__ import annotations
 
@@ -16,69 +16,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mm import data
-from mm.data import SoundingScenes
 from tests.shared import ROOT
 from tests.talking import untrained_run
-
-FEW = ["data.scenes=64", "data.batch_size=16", "loop.steps=4", "loop.tensorboard=false"]
-
-
-@pytest.fixture(scope="session")
-def briefly(trained: Callable[..., Path]) -> Callable[..., Path]:
-    """briefly("vqa") is a run on the embedded data that was trained for four steps and evaluated on a few scenes."""
-
-    def train(task: str, *changes: str) -> Path:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(data, "EVALUATION_SCENES", 12)
-            return trained(task, "--config", str(ROOT / f"configs/{task}/tiny.yaml"), *FEW, *changes)
-
-    return train
-
-
-@pytest.fixture(scope="session")
-def vqa_run(briefly: Callable[..., Path]) -> Path:
-    return briefly("vqa")
-
-
-@pytest.fixture(scope="session")
-def localisation_run(briefly: Callable[..., Path]) -> Path:
-    return briefly("localisation", "loop.steps=20")
-
-
-@pytest.fixture(scope="session")
-def distillation_run(briefly: Callable[..., Path]) -> Path:
-    return briefly("distillation")
 
 
 @pytest.fixture(scope="session")
 def separation_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained_run(tmp_path_factory.mktemp("runs") / "separation")
-
-
-@pytest.fixture(scope="session")
-def index_folder(script: Callable, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The index of the test split of `tiny_run`."""
-    out = tmp_path_factory.mktemp("index") / "index"
-    answer = script("build_index", tiny_run, "--out", out)
-    assert answer.code == 0, answer.err
-    return out
-
-
-class Scene(NamedTuple):
-    """A scene of the embedded world in files."""
-
-    image: Path
-    audio: Path
-
-
-@pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    folder = tmp_path_factory.mktemp("scene")
-    item = SoundingScenes("val", 1)[0]
-    Image.fromarray(item.image[0]).save(folder / "scene.png")
-    soundfile.write(folder / "scene.wav", item.audio[0], 16000)
-    return Scene(folder / "scene.png", folder / "scene.wav")
 
 
 class Hostile(NamedTuple):
@@ -89,17 +33,23 @@ class Hostile(NamedTuple):
     no_picture: Path
     empty: Path
     notes: Path
+    hours: Path
 
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     folder = tmp_path_factory.mktemp("hostile")
-    found = Hostile(*(folder / name for name in ("bomb.png", "song.wav", "photo.png", "empty.png", "notes.txt")))
+    names = ("bomb.png", "song.wav", "photo.png", "empty.png", "notes.txt", "hours.flac")
+    found = Hostile(*(folder / name for name in names))
     Image.fromarray(np.zeros((1, 1), np.uint8)).resize((20_000, 10_000)).convert("1").save(found.bomb)
     assert found.bomb.stat().st_size < 100_000
     for file in (found.no_sound, found.no_picture, found.notes):
         file.write_text("these are words\n" * 40)
     found.empty.touch()
+    with soundfile.SoundFile(found.hours, "w", 48_000, 1) as file:
+        for _ in range(2 * 60):  # minutes of silence
+            file.write(np.zeros(60 * 48_000, np.int16))
+    assert found.hours.stat().st_size < 3_000_000
     return found
 
 

@@ -21,7 +21,8 @@ import soundfile
 from mm.app.map import project
 from mm.app.runs import open_index, open_run
 from mm.index import Index
-from tests.app.conftest import Hostile, Scene, Served
+from tests.app.conftest import Hostile, Served
+from tests.shared import Scene
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REASON = "no Chromium: none of chromium, chromium-browser, google-chrome is on the PATH. Install one, e.g. by apt."
@@ -137,7 +138,7 @@ def test_search(view: View, own_table: Path, index_folder: Path) -> None:
     page.locator("#plus textarea").fill("a green circle")
     page.locator("#modality input").click()
     page.get_by_role("option", name="image").click()
-    page.locator("#count input[type=number]").fill("5")
+    page.locator(".count input[type=number]").fill("5")
     view.press(panel, "Search")
     playwright.expect(page.locator("#answers .card")).to_have_count(5)
     hits = searcher.query(
@@ -171,8 +172,13 @@ def test_search_by_microphone(view: View) -> None:
 
 def test_what_is_wrong_is_said_and_the_page_stays_up(view: View, hostile: Hostile) -> None:
     page, panel = view.page, view.tab("Search")
+    page.locator("#query textarea").fill("a red circle")
+    view.press(panel, "Search")
+    page.locator("#answers .card").first.wait_for()
+    page.locator("#query textarea").fill("")
     view.press(panel, "Search")
     view.message("the box is empty")
+    playwright.expect(page.locator("#answers .card")).to_have_count(0)  # they were of another query
     page.locator("#query textarea").fill("<img src=x onerror=alert(1)> zorgl")
     page.locator("#query textarea").press("Enter")
     view.message("must have a word that the encoder knows", "<img src=x onerror=alert(1)> zorgl")
@@ -245,6 +251,44 @@ def test_map(view: View, index_folder: Path) -> None:
     found = [one.get_attribute("title") for one in page.locator("#map .list figcaption").all()]
     assert 3 < len(wanted) < 24 and found == wanted
     view.shot("map_selected")
+
+
+def test_the_last_box_of_a_map_is_listed(view: View) -> None:
+    """An answer that comes late does not stand there in the place of a later one."""
+    page, held = view.page, []
+
+    def hold(route: playwright.Route) -> None:
+        """Let everything through but the first box."""
+        if "inside" in (route.request.post_data or "") and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/component_server/**", hold)
+    page.set_viewport_size({"width": 1280, "height": 1100})
+    view.tab("Map")
+    playwright.expect(page.locator("#map .note")).to_contain_text("PCA of 32 items")
+    page.locator("#map input[value=select]").check()
+    stage = page.locator("#map canvas").bounding_box()
+
+    def drag(*shares: float) -> None:
+        left, top, right, bottom = (
+            stage["xy"[way]] + share * stage[side]
+            for share, (way, side) in zip(shares, [(0, "width"), (1, "height")] * 2, strict=True)
+        )
+        page.mouse.move(left, top)
+        page.mouse.down()
+        page.mouse.move(right, bottom, steps=3)
+        page.mouse.up()
+
+    drag(0.01, 0.01, 0.99, 0.99)  # all of it
+    playwright.expect(page.locator("#map .list")).to_have_text("looking …")
+    drag(0.01, 0.01, 0.02, 0.02)
+    playwright.expect(page.locator("#map .list")).to_have_text("Selected: nothing.")
+    with page.expect_response(re.compile("component_server")):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.locator("#map .list").inner_text() == "Selected: nothing."
 
 
 def test_caption(view: View, own_table: Path, captioning_run: Path) -> None:

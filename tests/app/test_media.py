@@ -16,8 +16,8 @@ from mm.app.cards import Sources, card, cards_of
 from mm.app.media import HEARD_S, SIDE_PX, kind_of, picture_uri, sound_uris
 from mm.index import Hit
 from mm.media import MediaError
-from tests.app.conftest import Hostile, Scene
-from tests.shared import write_tar
+from tests.app.conftest import Hostile
+from tests.shared import Scene, write_tar
 
 EVIL = '<img src=x onerror="alert(1)">'
 
@@ -75,7 +75,7 @@ def test_cards_escape_what_they_show() -> None:
     hits = [Hit(EVIL, 0.5, {"modality": "text", "text": EVIL}), Hit(2, 0.25, {"modality": EVIL, "path": f"/{EVIL}"})]
     html = cards_of(hits, Sources()) + card("", EVIL)
     assert "<img src=x" not in html
-    assert html.count("&lt;img src=x onerror=&quot;alert(1)&quot;&gt;") == 6
+    assert html.count("&lt;img src=x onerror=&quot;alert(1)&quot;&gt;") == 7
 
 
 def test_a_missing_file_is_a_placeholder_and_counted(scene: Scene, hostile: Hostile, tmp_path: Path) -> None:

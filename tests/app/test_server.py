@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from mm import encoders
-from tests.app.conftest import Hostile, Scene, Served
+from tests.app.conftest import Hostile, Served
+from tests.shared import Scene
 
 JSON = {"Content-Type": "application/json"}
 
@@ -120,6 +122,7 @@ def test_nothing_is_fetched_from_elsewhere(served: Served) -> None:
     assert "default-src 'self' data: blob:" in policy and "http" not in policy
     assert b'src="http' not in content and b'rel="stylesheet" href="http' not in content
     assert json.loads(asked(served, "/config")[1])["analytics_enabled"] is False
+    assert asked(served, "/openapi.json")[0] == asked(served, "/docs")[0] == 404
 
 
 def test_a_foreign_name_that_leads_here_is_no_way_in(served: Served) -> None:
@@ -177,6 +180,7 @@ def test_what_is_wrong_with_an_upload_is_said_without_where_it_lies(served: Serv
         (hostile.bomb, "decompression bomb"),
         (hostile.no_picture, "cannot identify image file"),
         (hostile.empty, "cannot identify image file"),
+        (hostile.hours, "must be of 5 minutes at most"),
     ):
         answer = pressed(served, "Describe", file_data(uploaded(served, file.name, file.read_bytes())))
         assert not answer["success"] and said in answer["output"]["error"], answer
@@ -188,11 +192,27 @@ def test_what_is_wrong_with_an_upload_is_said_without_where_it_lies(served: Serv
     assert served.process.poll() is None and "Traceback" not in served.log.read_text()[before:]
 
 
-def test_uploads_are_gone_when_the_page_ends(serve, separation_run: Path, scene: Scene) -> None:
+def test_what_is_no_longer_kept_is_asked_for_again(served: Served, scene: Scene) -> None:
+    path = uploaded(served, "scene.png", scene.image.read_bytes())
+    Path(path).unlink()
+    answer = pressed(served, "Describe", file_data(path))
+    assert not answer["success"] and "scene.png is not kept any longer. Upload it again" in answer["output"]["error"]
+
+
+def test_a_slider_without_a_number_has_its_own(served: Served, scene: Scene) -> None:
+    before = len(served.log.read_text())
+    path = uploaded(served, "scene.png", scene.image.read_bytes())
+    for beam in (None, 10**9, -1):
+        assert pressed(served, "Describe", file_data(path), beam)["success"]
+    assert "Traceback" not in served.log.read_text()[before:]
+
+
+@pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGHUP])
+def test_uploads_are_gone_when_the_page_ends(serve, separation_run: Path, scene: Scene, ended: signal.Signals) -> None:
     served = serve(separation_run)
     kept = Path(uploaded(served, "scene.png", scene.image.read_bytes())).parents[1]
     assert kept.name.startswith("mm-page-") and kept.is_dir()
-    served.process.terminate()
+    served.process.send_signal(ended)
     assert served.process.wait(timeout=20) == 0
     assert not kept.exists()
 
@@ -211,5 +231,7 @@ def test_the_map_answers_whatever_it_is_asked(served: Served) -> None:
         status, content = called("preview", given)
         assert status == 200 and b'class=\\"missing\\"' in content and b"root:" not in content
     assert b"8 image" in called("inside", ["PCA", 0, 0, 1, 1])[1]
+    status, content = called("inside", ["PCA", 0, 0, 10**400, 1])
+    assert status == 200 and b'class=\\"missing\\"' in content
     for name in ("__init__", "get_config", "postprocess", "../x"):
         assert called(name, [])[0] == 404

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import math
 import re
+import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +22,10 @@ from mm.app.classify import classify
 from mm.app.events import UPLOADS, message, named, told
 from mm.app.examples import value_of
 from mm.app.explain import explained, explains
-from mm.app.explained import items_of
+from mm.app.explained import explain_view, facts, items_of, view_of
+from mm.app.inputs import within
 from mm.app.localise import Heat, blended, localise
+from mm.app.media import check_upload
 from mm.app.runs import Run, open_run
 from mm.app.separate import PLAYERS, hear, see
 from mm.data import Item
@@ -26,8 +33,8 @@ from mm.explain.heatmap import overlay
 from mm.explain.methods import METHODS
 from mm.media import MediaError
 from mm.tasks.separation_files import faces_alone, faces_in, separate_files
-from tests.app.conftest import Hostile, Scene
-from tests.shared import ROOT
+from tests.app.conftest import Hostile
+from tests.shared import ROOT, Scene
 from tests.talking import untrained_run
 
 
@@ -37,6 +44,14 @@ def opened(
 ) -> dict[str, Run]:
     runs = map(open_run, map(str, (captioning_run, vqa_run, localisation_run, separation_run, distillation_run)))
     return {run.task: run for run in runs}
+
+
+@pytest.fixture
+def gradio() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own imports
+        import gradio
+    return gradio
 
 
 # Caption ------------------------------------------------------------------------------------------------------------
@@ -71,14 +86,24 @@ def test_a_caption_needs_a_picture(opened: dict[str, Run], own_table: Path, host
 def test_answers_and_where_the_question_looked(opened: dict[str, Run], scene: Scene) -> None:
     run, question = opened["vqa"], "what colour is the square?"
     files = {"image": str(scene.image), "audio": str(scene.audio)}
-    answers, places = ask(run, question, "", 4, files)
+    unknown, answers, places = ask(run, question, "", 4, files)
     (expected,) = run.model.answer([scene.image], [question], sounds=[scene.audio], top=4)
-    assert answers == pytest.approx(dict(expected.top)) and len(answers) == 4
+    assert answers == pytest.approx(dict(expected.top)) and len(answers) == 4 and unknown == ""
     assert places is not None and places.shape[2] == 3 and len(np.unique(places.reshape(-1, 3), axis=0)) > 300
-    alone, fewer = ask(run, question, "", 4, {"image": str(scene.image), "audio": None})
+    _, alone, fewer = ask(run, question, "", 4, {"image": str(scene.image), "audio": None})
     assert alone != answers and fewer is not None and fewer.shape[0] < places.shape[0]
-    chosen, _ = ask(run, question, "red, blue,, green ", 5, files)
+    _, chosen, _ = ask(run, question, "red, blue,, green ", 5, files)
     assert set(chosen) == {"red", "blue", "green"} and sum(chosen.values()) == pytest.approx(1)
+
+
+def test_what_is_not_known_of_a_question_is_said(opened: dict[str, Run], scene: Scene) -> None:
+    files = {"image": str(scene.image), "audio": None}
+    unknown, answers, _ = ask(opened["vqa"], "what <b> colour is the blorp square?", "red, mauve", 5, files)
+    assert re.findall(r"part in (the \w+): ([^<]*)</p>", unknown) == [
+        ("the question", "b, blorp"),
+        ("the choice", "mauve"),
+    ]
+    assert set(answers) == {"red"}
 
 
 def test_what_a_question_needs(opened: dict[str, Run], scene: Scene, hostile: Hostile) -> None:
@@ -100,6 +125,7 @@ def test_what_a_question_needs(opened: dict[str, Run], scene: Scene, hostile: Ho
 def test_a_heat_map_and_what_the_sliders_do_to_it(opened: dict[str, Run], scene: Scene) -> None:
     run = opened["localisation"]
     heat, said = localise(run, str(scene.image), str(scene.audio))
+    assert heat.picture.shape == (480, 480, 3)
     (located,) = run.model.localise([scene.image], [scene.audio])
     np.testing.assert_array_equal(heat.scores, located.heat.numpy())
     assert f"score {located.score:.2f}, of silence {located.silence:.2f}" in said
@@ -112,6 +138,12 @@ def test_a_heat_map_and_what_the_sliders_do_to_it(opened: dict[str, Run], scene:
     assert np.abs(blended(made, 0.5, 0) - half).max() <= 1
     cut = np.array([[0, 0.5], [0, 0]], np.float32)  # 0.2 is below half of the highest
     np.testing.assert_array_equal(blended(made, 1, 0.5), overlay(picture, cut, 0.5))
+
+
+def test_a_thin_picture_is_localised(opened: dict[str, Run], scene: Scene, tmp_path: Path) -> None:
+    Image.new("RGB", (3000, 1), "red").save(tmp_path / "thin.png")
+    heat, _ = localise(opened["localisation"], str(tmp_path / "thin.png"), str(scene.audio))
+    np.testing.assert_array_equal(heat.picture, np.full((1, 480, 3), (255, 0, 0)))
 
 
 def test_a_place_needs_a_picture_and_a_sound(opened: dict[str, Run], scene: Scene, hostile: Hostile) -> None:
@@ -194,24 +226,38 @@ def test_the_classes_of_a_sound(opened: dict[str, Run], scene: Scene, hostile: H
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_draws_or_says_why_not(opened: dict[str, Run], scene: Scene, method: str) -> None:
     run, files = opened["vqa"], {"image": str(scene.image), "audio": None}
-    try:
-        said, picture = explained(run, files, "image", "yes", "is there a square?", method, "")
-    except ValueError as error:
-        assert len(str(error)) > 30  # of a network that the method is wrong for
-    else:
-        assert said.startswith("logit of 'yes' as the answer to 'is there a square?'")
-        assert picture.ndim == 3 and len(np.unique(picture)) > 20
+    asked = (run, files, "image", "yes", "is there a square?", method, "")
+    if method == "cam":
+        with pytest.raises(ValueError, match="one linear layer"):  # there is no one linear layer behind the map
+            explained(*asked)
+        return
+    _, said, picture = explained(*asked)
+    of_encoder = {"filters": "filters of the encoder of the image", "activations": "activations of the encoder of the"}
+    assert said.startswith(of_encoder.get(method, "logit of 'yes' as the answer to 'is there a square?'"))
+    assert picture.ndim == 3 and len(np.unique(picture)) > 20
+
+
+def test_methods_that_ask_for_no_answer_need_none(opened: dict[str, Run], scene: Scene) -> None:
+    run, heard = opened["vqa"], {"image": None, "audio": str(scene.audio)}
+    _, said, filters = explained(run, {}, "audio", "", "", "filters", "")
+    assert said == "filters of the encoder of the audio" and len(np.unique(filters)) > 20
+    _, said, _ = explained(run, heard, "image", "", "", "activations", "")  # of what is there
+    assert said.startswith("activations of the encoder of the audio")
+    with pytest.raises(ValueError, match=r"activations are those of an input: got none. Give a picture"):
+        explained(run, {}, "image", "", "", "activations", "")
 
 
 def test_what_is_explained(opened: dict[str, Run], scene: Scene, tiny_run: Path) -> None:
     run = open_run(str(tiny_run))
     both = {"image": str(scene.image), "audio": str(scene.audio)}
-    said, _ = explained(run, {"image": str(scene.image), "audio": None}, "image", "a red circle", "", "saliency", "")
-    assert said.startswith("cosine with 'a red circle'") and "% from the left" in said
-    said, _ = explained(run, both, "audio", "", "", "saliency", "")
+    seen = {"image": str(scene.image), "audio": None}
+    unknown, said, _ = explained(run, seen, "image", "a red zorgl circle", "", "saliency", "")
+    assert said.startswith("cosine with 'a red zorgl circle'") and "% from the left" in said and ": zorgl<" in unknown
+    unknown, said, _ = explained(run, both, "audio", "", "", "saliency", "")
+    assert unknown == ""
     assert said.startswith("cosine with the image") and "% of the time" in said
     for given, wrong in (
-        (({}, "image", "", "", "saliency", ""), "must be given"),
+        (({}, "image", "", "", "saliency", ""), "must be given, a picture or a sound: got none"),
         ((both, "image", "a red circle", "", "saliency", ""), "must be one sentence or one other source"),
         (({"image": str(scene.image)}, "image", "zorgl", "", "saliency", ""), "must have a word"),
         (({"image": str(scene.image)}, "image", "red", "", "salience", ""), "Did you mean 'saliency'"),
@@ -223,8 +269,14 @@ def test_what_is_explained(opened: dict[str, Run], scene: Scene, tiny_run: Path)
 
 def test_a_face_is_explained(opened: dict[str, Run], talk: Path, tmp_path: Path) -> None:
     run, files = opened["separation"], {"video": [talk / "a.mp4", talk / "b.mp4"], "audio": talk / "mix.wav"}
-    said, picture = explained(run, files, "video", "2", "", "saliency", "")
-    assert "strongest" in said and picture.ndim == 3
+    _, said, picture = explained(run, files, "video", "2", "", "saliency", "")
+    which, view = view_of(run, files, "", "2")
+    expected = facts(view, explain_view(which, view, files["video"], "saliency").heat, which)
+    assert said.startswith(f"{view.said}: {expected['score']:.3f}; strongest")
+    assert [float(number) for number in re.findall(r"(\d+) %", said)] == [
+        round(100 * share) for share in expected["strongest"].values()
+    ]
+    assert len(np.unique(picture)) > 20
     with pytest.raises(ValueError, match=r"number of a face, in 1\.\.2: got '3'"):
         explained(run, files, "video", "3", "", "saliency", "")
     hearing = open_run(str(untrained_run(tmp_path / "hearing", "faces=false")))
@@ -246,20 +298,60 @@ def test_an_example_is_an_item_of_the_test_data(opened: dict[str, Run], own_tabl
     assert value_of(asked, "question") == asked.questions[0].text
 
 
+def test_the_caption_that_is_explained_is_the_one_that_is_shown(opened: dict[str, Run], own_table: Path) -> None:
+    run, file = opened["captioning"], own_table.parent / "red-circle.jpg"
+    cut = run._replace(cfg=dataclasses.replace(run.cfg, decoding=dataclasses.replace(run.cfg.decoding, max_length=2)))
+    for one in (run, cut):
+        shown, _ = describe(one, str(file), one.cfg.decoding.beam)
+        _, said, _ = explained(one, {"image": str(file)}, "image", "", "", "saliency", "")
+        sentence, score = re.fullmatch(r"(.*)   \((.*) a word\)", shown).groups()
+        assert said.startswith(f"mean log-probability a word of {sentence!r}: ")
+        assert float(said.split(": ")[1].split(";")[0]) == pytest.approx(float(score), abs=0.006)
+    assert sentence not in ("", describe(run, str(file), run.cfg.decoding.beam)[0].split("   ")[0])
+
+
+def test_a_number_of_a_slider_is_within_it() -> None:
+    for given, expected in ((None, 5), (0, 1), (3.4, 3), (10**400, 20), (-math.inf, 1), (math.nan, 5), ("x", 5)):
+        assert within(given, 1, 20, 5) == expected
+    assert within(0.27, 0, 1, 0.5, 0.05) == pytest.approx(0.25) and within(7, 0, 1, 0.5, 0.05) == 1
+
+
+def test_what_goes_on_for_too_long_is_refused(
+    tmp_path: Path, talk: Path, scene: Scene, hostile: Hostile, gradio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, short, hidden = tmp_path / "long.flac", tmp_path / "short.flac", tmp_path / "long.png"
+    for copy in (long, hidden):  # whose name says something else
+        shutil.copy(hostile.hours, copy)
+    soundfile.write(short, np.zeros(8000 * 20, np.float32), 8000)
+    asked: list[Any] = []
+    monkeypatch.setenv(UPLOADS, str(tmp_path))
+    for given in (str(long), {"text": "", "files": [str(short), str(long)]}, [str(long)], str(hidden)):
+        with pytest.raises(gradio.Error, match=r"5 minutes at most: long\.(flac|png) is longer"):
+            told(asked.append)(given)
+    assert asked == []
+    told(asked.append)({"text": str(long), "files": [str(short)]})  # a sentence is no file
+    monkeypatch.setattr("mm.app.media.LONGEST_S", 0.5)
+    for file in (talk / "a.mp4", scene.audio):
+        with pytest.raises(ValueError, match=f"{file.name} is longer"):
+            check_upload(file)
+    check_upload(scene.image)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png is not kept any longer. Upload it again"):
+        check_upload(tmp_path / "gone.png")
+
+
 def test_errors_become_messages_without_markup_and_without_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(UPLOADS, "/tmp/kept")
     kept = f"/tmp/kept/{'ab' * 32}/photo <b>.png"
     assert message(MediaError(f"cannot read {kept}: it is empty.")) == "cannot read photo &lt;b&gt;.png: it is empty."
     assert message(KeyError("no such id")) == "no such id"
+    long = message(ValueError(f"a sentence must be short: got {'x' * 5000}. Shorten it."))
+    assert len(long) < 420 and long.startswith("a sentence must be") and long.endswith("Shorten it.")
     assert named(f"{kept} and /etc/hosts") == "photo <b>.png and /etc/hosts"
     monkeypatch.delenv(UPLOADS)
     assert named(kept) == kept
 
 
-@pytest.mark.filterwarnings("ignore")  # of Gradio's own imports
-def test_only_errors_that_a_user_can_put_right_become_messages() -> None:
-    import gradio
-
+def test_only_errors_that_a_user_can_put_right_become_messages(gradio: Any) -> None:
     def broken(error: Exception) -> None:
         raise error
 

@@ -151,7 +151,13 @@ def test_the_words_of_a_caption(captions, scene) -> None:
     (caption,) = captions.describe([scene["image"]], DecodingConfig())
     words = [word for word in caption.words if word != "<end>"]
     source = {"image": scene["image"]}
-    check(captions.view("image", source), float(caption.log_probs[: len(words)].mean()), captions)
+    check(captions.view("image", source), float(caption.log_probs.mean()), captions)
+    short = DecodingConfig(max_length=2)
+    (cut,) = captions.describe([scene["image"]], short)
+    assert "<end>" not in cut.words and cut.text != caption.text
+    view = captions.view("image", source, decoding=short)
+    assert cut.text in view.said
+    check(view, float(cut.log_probs.mean()), captions)
     word = words[-1]
     own = [float(prob) for prob, one in zip(caption.log_probs, words, strict=False) if one == word]
     check(captions.view("image", source, word), sum(own), captions)
