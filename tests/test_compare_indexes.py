@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 
 from mm.index import Index
-from tests.shared import assert_clean
+from tests.shared import assert_clean, unit
 
 FACTORIES = ("exact", "HNSW8", "IVF8,Flat", "SQ8")
-
-
-def unit(rows, dim=32, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An index of 600 pictures and 300 sentences, ten of which are pictures' vectors."""
-    pictures, sentences = unit(600), unit(300, seed=1)
+    pictures, sentences = unit(600, 32), unit(300, 32, seed=1)
     sentences[:10] = pictures[:10]
     index = Index.build(pictures, [f"image:{row}" for row in range(600)], modality="image")
     index.add(sentences, [f"text:{row}" for row in range(300)], modality="text")
@@ -35,7 +30,7 @@ def rows(answer):
 
 @pytest.mark.parametrize("queries", ["text", "file", "items"])
 def test_every_type_is_measured_with_vectors_that_no_index_holds(script, folder: Path, tmp_path: Path, queries) -> None:
-    np.save(tmp_path / "asked.npy", np.concatenate([unit(40, seed=2), unit(600)[:7]]))
+    np.save(tmp_path / "asked.npy", np.concatenate([unit(40, 32, seed=2), unit(600, 32)[:7]]))
     given = {"text": ["--queries", "text"], "file": ["--queries", tmp_path / "asked.npy"], "items": []}[queries]
     answer = script("compare_indexes", folder, "--modality", "image", *given, "--factory", *FACTORIES, "--recall", 0.8)
     assert answer.code == 0, answer.err
@@ -66,7 +61,7 @@ def test_types_that_suit_the_size_are_compared_unless_others_are_named(script, t
 
 
 def test_what_cannot_be_compared(script, folder: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "own.npy", unit(600)[:5])
+    np.save(tmp_path / "own.npy", unit(600, 32)[:5])
     np.save(tmp_path / "narrow.npy", unit(9, dim=8))
     for options, said in (
         (("--modality", "imag"), "modalities of this index are image, text: got 'imag'. Did you mean 'image'?"),

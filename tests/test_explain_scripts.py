@@ -1,38 +1,43 @@
 """scripts/explain.py and evaluate_explanations.py: every task, every method, what is told, and what cannot be."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+import torch
 from PIL import Image
 
-from mm.data import SoundingScenes
+from mm.app.explained import EDGES, explain_view, view_of
+from mm.app.objects import cases, score
+from mm.app.runs import open_run
 from mm.explain.methods import HEAT, METHODS, PIXELS
+from mm.explain.pictures import draw_cells
 from tests.shared import assert_clean, colours
 from tests.talking import untrained_run
 
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A scene of the embedded world as files."""
-    folder, item = tmp_path_factory.mktemp("scene"), SoundingScenes("test", 4)[0]
-    Image.fromarray(item.image[0]).save(folder / "scene.png")
-    soundfile.write(folder / "scene.wav", np.asarray(item.audio[0]), 16_000)
-    return {"image": folder / "scene.png", "audio": folder / "scene.wav"}
+FOOT_PX = 30  # of a figure, where its note is
 
 
 @pytest.fixture(scope="module")
-def runs(trained: Callable[..., Path]) -> dict[str, Path]:
-    """A tiny run of each task, on the embedded world."""
-    less = ("loop.tensorboard=false", "loop.steps=4")
-    found = {
-        task: trained(task, "--config", f"configs/{task}/tiny.yaml", *less)
-        for task in ("retrieval", "vqa", "localisation", "distillation")
+def runs(
+    scenes_run: Path, vqa_run: Path, localisation_run: Path, distillation_run: Path, captioning_run: Path
+) -> dict[str, Path]:
+    """A tiny run of each task."""
+    return {
+        "retrieval": scenes_run,
+        "vqa": vqa_run,
+        "localisation": localisation_run,
+        "distillation": distillation_run,
+        "teacher": distillation_run / "teacher",
+        "captioning": captioning_run,
     }
-    return found | {"teacher": found["distillation"] / "teacher"}
+
+
+def pixels(path: Path) -> np.ndarray:
+    """(h, w, 3) uint8."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def told(answer) -> dict:
@@ -40,28 +45,41 @@ def told(answer) -> dict:
     return json.loads(answer.out)
 
 
-def test_every_task_is_explained(script, runs, scene, captioning_run: Path, tmp_path: Path) -> None:
-    picture, sound = scene["image"], scene["audio"]
+def test_every_task_is_explained_as_by_the_library(script, runs, scene, tmp_path: Path) -> None:
+    picture, sound = {"image": scene.image}, {"audio": scene.audio}
     asked = {
-        "retrieval": (picture, "--target", "a red circle"),
-        "vqa": (picture, "--question", "what colour is the star?", "--target", "red"),
-        "localisation": (picture, "--audio", sound),
-        "distillation": ("--audio", sound),
-        "teacher": (picture,),
+        "retrieval": (picture, {"target": "a red circle"}),
+        "vqa": (picture, {"question": "what colour is the star?", "target": "red"}),
+        "localisation": (picture | sound, {}),
+        "distillation": (sound, {}),
+        "teacher": (picture, {}),
+        "captioning": (picture, {"target": "red"}),
     }
-    for name, given in asked.items():
-        out = tmp_path / f"{name}.png"
-        found = told(script("explain", runs[name], *given, "--method", "saliency", "--grid", out, "--json"))
+    for name, (sources, said) in asked.items():
+        grid = tmp_path / f"{name}.png"
+        given = [word for option, value in (sources | said).items() for word in (f"--{option}", value)]
+        found = told(script("explain", runs[name], *given, "--method", "saliency", "--grid", grid, "--json"))
+        of, view = view_of(open_run(str(runs[name])), sources, **said)
+        explained = explain_view(of, view, sources[of], "saliency")
+        with torch.no_grad():
+            output = view.net(view.seen)
+        column = output[:, view.target] if isinstance(view.target, int) else view.target(output)  # (1,)
+        place = np.argwhere(explained.heat.numpy() == float(explained.heat.max()))[0]  # (2,) row and column
+        down, across = (place + 0.5) / explained.heat.shape
         assert set(found) == {"what", "score", "strongest"}, name
-        assert colours(out) > 50, name
-    found = told(script("explain", captioning_run, picture, "--target", "red", "--method", "saliency", "--json"))
+        assert found["what"] == view.said, name
+        assert found["score"] == pytest.approx(float(column), rel=1e-5), name
+        assert found["strongest"] == pytest.approx(dict(zip(EDGES[of], (across, down), strict=True))), name
+        own = pixels(draw_cells(explained.cells, tmp_path / "own.png"))[:-FOOT_PX]
+        assert len(np.unique(own.reshape(-1, 3), axis=0)) > 50, name
+        assert (pixels(grid)[: len(own)] == own).all(), name
     assert "log-probability of 'red'" in found["what"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("of", ["image", "audio"])
 def test_every_method_of_pictures_and_of_sounds(script, runs, scene, tmp_path: Path, method: str, of: str) -> None:
-    given = ("--image", scene["image"]) if of == "image" else ("--audio", scene["audio"])
+    given = ("--image", scene.image) if of == "image" else ("--audio", scene.audio)
     target = () if method == "activations" else ("--target", "a red circle")
     run = runs["retrieval"]
     if method == "filters":
@@ -93,7 +111,7 @@ def test_a_voice_is_explained_by_its_face(script, talk: Path, tmp_path: Path) ->
 
 
 def test_the_box_the_checks_and_random_weights(script, runs, scene, tmp_path: Path) -> None:
-    given = (runs["retrieval"], scene["image"], "--target", "a red circle", "--method", "grad_cam")
+    given = (runs["retrieval"], scene.image, "--target", "a red circle", "--method", "grad_cam")
     plain, boxed = tmp_path / "plain.png", tmp_path / "boxed.png"
     told(script("explain", *given, "--json", "--grid", plain))
     found = told(script("explain", *given, "--json", "--box", "--check", "--randomise", "--grid", boxed))
@@ -106,7 +124,7 @@ def test_the_box_the_checks_and_random_weights(script, runs, scene, tmp_path: Pa
 
 
 def test_unknown_words_are_told(script, runs, scene) -> None:
-    answer = script("explain", runs["retrieval"], scene["image"], "--target", "a red zzqqx", "--method", "saliency")
+    answer = script("explain", runs["retrieval"], scene.image, "--target", "a red zzqqx", "--method", "saliency")
     assert answer.code == 0
     assert "have no part in it: zzqqx" in answer.err
 
@@ -137,8 +155,8 @@ def test_patches_of_a_channel(script, runs, tmp_path: Path) -> None:
         ("retrieval", ("IMAGE",), "one sentence or one other source: got neither"),
         ("retrieval", ("--target", "a red circle"), "a picture or a sound: got none"),
         ("retrieval", ("IMAGE", "--target", "sqare"), "Words like them: square"),
-        ("retrieval", ("IMAGE", "--question", "what?", "--target", "red"), "takes no question"),
-        ("vqa", ("IMAGE",), "answers questions: give one"),
+        ("retrieval", ("IMAGE", "--question", "what?", "--target", "red"), "is for runs of question answering"),
+        ("vqa", ("IMAGE",), "a question is needed, whose answer is explained"),
         ("vqa", ("IMAGE", "--question", "zzz?"), "the model knows no word"),
         ("localisation", ("IMAGE",), "a picture and its sound: got image"),
         ("localisation", ("IMAGE", "--audio", "AUDIO", "--target", "left"), "two shares of width and height"),
@@ -148,16 +166,16 @@ def test_patches_of_a_channel(script, runs, tmp_path: Path) -> None:
         ("retrieval", ("missing.png", "--target", "red"), "missing.png"),
         ("retrieval", ("AUDIO", "--target", "red"), "scene.wav"),
         ("retrieval", ("IMAGE", "--target", "zzz red", "--target", "zzz"), "a word that the encoder knows: got 'zzz'"),
-        ("retrieval", ("--method", "activations", "--of", "audio"), "give a file of audio"),
+        ("retrieval", ("--method", "activations", "--of", "audio"), "those of an input: got none. Give a sound."),
     ],
 )
 def test_what_cannot_be_explained_is_said(script, runs, scene, name: str, given: tuple, said: str) -> None:
-    files = {"IMAGE": scene["image"], "AUDIO": scene["audio"]}
+    files = {"IMAGE": scene.image, "AUDIO": scene.audio}
     assert_clean(script("explain", runs[name], *(files.get(one, one) for one in given)), said)
 
 
 def test_wrong_commands_are_said(script, runs, scene) -> None:
-    run, picture = runs["retrieval"], scene["image"]
+    run, picture = runs["retrieval"], scene.image
     for given, said in (
         ((picture, "--image", picture), "given once"),
         ((picture, "--unit", 3), "--unit is of --method patches"),
@@ -175,18 +193,30 @@ def test_wrong_commands_are_said(script, runs, scene) -> None:
 
 
 def test_explanations_are_scored_on_scenes(script, runs) -> None:
-    for name in ("retrieval", "vqa"):
-        methods = ("--methods", "saliency", "grad_cam")
-        found = told(script("evaluate_explanations", runs[name], *methods, "--cases", 6, "--json"))
-        assert set(found["methods"]) == {"saliency", "grad_cam"}
-        assert 0.03 < found["controls"]["any place"] < 0.2
-        table = script("evaluate_explanations", runs[name], *methods, "--cases", 6).out
-        assert "6 cases" in table
-        assert "a box in the middle" in table
-    heard = script("evaluate_explanations", runs["retrieval"], "--of", "audio", "--methods", "saliency", "--cases", 6)
-    assert "6 cases" in heard.out
-    one_thing = script("evaluate_explanations", runs["teacher"], "--methods", "saliency", "cam", "--cases", 6, "--json")
-    assert told(one_thing)["methods"]["cam"]["other"] is None
+    for name, of, methods in (
+        ("retrieval", "image", ("saliency", "grad_cam")),
+        ("vqa", "image", ("saliency", "grad_cam")),
+        ("retrieval", "audio", ("saliency",)),
+        ("teacher", "image", ("saliency", "cam")),
+    ):
+        command = ("evaluate_explanations", runs[name], "--of", of, "--methods", *methods, "--cases", 6)
+        run, found = open_run(str(runs[name])), told(script(*command, "--json"))
+        asked = cases(run, 6, of)
+        edges = np.array([case.box for case in asked])  # (n, 4)
+        assert 0.03 < found["controls"]["any place"] < 0.3
+        assert found["controls"]["any place"] == pytest.approx((edges[:, 2:] - edges[:, :2]).prod(axis=1).mean())
+        title, *lines = script(*command).out.splitlines()
+        assert title.startswith("6 cases")
+        assert set(found["methods"]) == set(methods)
+        for line, method in zip(lines, methods, strict=False):
+            own = score(run, method, asked, of=of)
+            printed = found["methods"][method]
+            assert (printed["inside"], printed["other"], printed["box"]) == (own.inside, own.other, own.boxes.share)
+            numbers = [100 * one for one in (own.inside, own.other) if one is not None]
+            numbers += [100 * own.boxes.share] if of == "image" else []  # of a sound only the time is known
+            assert line.split()[:-1] == [method, *(f"{number:.1f}" for number in numbers)]
+        assert (found["methods"][methods[0]]["other"] is None) == (name == "teacher")
+        assert any("a box in the middle" in line for line in lines) == (of == "image")
     assert_clean(script("evaluate_explanations", runs["localisation"]), "objects of an image are known", "localisation")
     assert_clean(script("evaluate_explanations", runs["vqa"], "--of", "audio"), "to runs of retrieval: got vqa")
     assert_clean(script("evaluate_explanations", runs["vqa"], "--cases", 0), "number of cases must be at least 1")

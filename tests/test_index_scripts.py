@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 
 from mm.index import Index
-from tests.shared import assert_clean
-
-
-def unit(rows, dim=32, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
-
+from tests.shared import assert_clean, unit
 
 # Tuning ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    Index.build(unit(1000), range(1000), factory="IVF16,Flat").save(tmp_path / "index")
-    np.save(tmp_path / "queries.npy", unit(200, seed=1))
+    Index.build(unit(1000, 32), range(1000), factory="IVF16,Flat").save(tmp_path / "index")
+    np.save(tmp_path / "queries.npy", unit(200, 32, seed=1))
     return tmp_path / "index"
 
 
@@ -42,7 +36,7 @@ def test_tuning_prints_the_trade_off_and_keeps_what_it_chose(script, folder: Pat
 
 
 def test_an_index_that_is_searched_exactly_needs_no_tuning(script, tmp_path: Path) -> None:
-    Index.build(unit(30), range(30)).save(tmp_path)
+    Index.build(unit(30, 32), range(30)).save(tmp_path)
     answer = script("tune_index", tmp_path)
     assert answer.code == 0
     assert "exact over 30 items" in answer.out and "-> 1.0000" in answer.out and "nothing to choose" in answer.out
@@ -50,8 +44,8 @@ def test_an_index_that_is_searched_exactly_needs_no_tuning(script, tmp_path: Pat
 
 
 def test_what_tuning_refuses(script, folder: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "own.npy", unit(1000)[:5])
-    np.save(tmp_path / "long.npy", 2 * unit(5))
+    np.save(tmp_path / "own.npy", unit(1000, 32)[:5])
+    np.save(tmp_path / "long.npy", 2 * unit(5, 32))
     (tmp_path / "text.npy").write_text("no numbers")
     for options, said in (
         (("--recall", "95"), "recall must lie in 0..1: got 95.0"),
@@ -72,7 +66,7 @@ def test_what_tuning_refuses(script, folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_index_without_a_run_answers_vectors_and_draws_ids(script, folder: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", unit(1000)[3])
+    np.save(tmp_path / "one.npy", unit(1000, 32)[3])
     answer = script("query_index", folder, "--vector", tmp_path / "one.npy", "-k", "2", "--grid", tmp_path / "grid.png")
     assert answer.code == 0, answer.err
     assert answer.out.split()[:3] == ["1", "1.000", "3"] and (tmp_path / "grid.png").stat().st_size > 1000
@@ -89,14 +83,7 @@ def test_an_index_without_a_run_answers_vectors_and_draws_ids(script, folder: Pa
 # Asking line by line --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def index(script, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("index") / "index"
-    assert script("build_index", tiny_run, "--out", out).code == 0
-    return out
-
-
-def test_a_conversation(script, index: Path, own_table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation(script, index_folder: Path, own_table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = own_table.parent / "blue-square.jpg"
     lines = [
         "k 1",
@@ -109,7 +96,7 @@ def test_a_conversation(script, index: Path, own_table: Path, monkeypatch: pytes
         "this comes after the end",
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
-    answer = script("query_index", index, "--interactive", "--modality", "image", "-k", "3")
+    answer = script("query_index", index_folder, "--interactive", "--modality", "image", "-k", "3")
     assert answer.code == 0, answer.err
     rows = [line.split() for line in answer.out.splitlines()]
     assert rows[0][:4] == ["1", "1.000", "image", "image:test-blue-square"]
@@ -119,9 +106,9 @@ def test_a_conversation(script, index: Path, own_table: Path, monkeypatch: pytes
     assert "Traceback" not in answer.err and "where key=value" in answer.err
 
 
-def test_a_conversation_ends_with_its_input(script, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_ends_with_its_input(script, index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("a red circle"))
-    answer = script("query_index", index, "--interactive", "--json", "-k", "2")
+    answer = script("query_index", index_folder, "--interactive", "--json", "-k", "2")
     assert answer.code == 0 and answer.out.count('"score"') == 2
 
 
@@ -137,12 +124,13 @@ def test_a_conversation_ends_with_its_input(script, index: Path, monkeypatch: py
         (("--modality", "images"), "Did you mean 'image'?"),
     ],
 )
-def test_what_a_conversation_cannot_begin_with(script, index: Path, options: tuple[str, ...], said: str) -> None:
-    answer = script("query_index", index, "--interactive", *options)
+def test_what_a_conversation_cannot_begin_with(script, index_folder: Path, options: tuple[str, ...], said: str) -> None:
+    answer = script("query_index", index_folder, "--interactive", *options)
     assert answer.code == 2 and said in answer.err and "Traceback" not in answer.err
 
 
-def test_a_condition_that_no_item_meets_is_said(script, index: Path) -> None:
-    answer = script("query_index", index, "--text", "a red circle", "--where", "colour=purple")
+def test_a_condition_that_no_item_meets_is_said(script, index_folder: Path) -> None:
+    asked = ("query_index", index_folder, "--text", "a red circle", "--where", "colour=purple")
+    answer = script(*asked)
     assert answer.code == 0 and answer.out == "no item meets the conditions\n"
-    assert script("query_index", index, "--text", "a red circle", "--where", "colour=purple", "--json").out == "[]\n"
+    assert script(*asked, "--json").out == "[]\n"

@@ -14,18 +14,14 @@ from mm.app.cards import Sources
 from mm.app.map import Drawn, answer, as_json, colour_keys, listed, preview_of, project, some_of
 from mm.index import Index
 from mm.index.projection import pca
-
-
-def unit(count: int, dim: int = 8) -> np.ndarray:
-    values = np.random.default_rng(1).standard_normal((count, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.shared import unit
 
 
 @pytest.fixture
 def index() -> Index:
     metadata = [{"text": f"item {k}", "digit": k % 3, "name": f"n{k}", "tags": [k]} for k in range(60)]
-    index = Index.build(unit(60), [f"i{k}" for k in range(60)], metadata, modality="text")
-    index.add(unit(80)[60:], [f"p{k}" for k in range(20)], modality="image")
+    index = Index.build(unit(60, 8, 1), [f"i{k}" for k in range(60)], metadata, modality="text")
+    index.add(unit(80, 8, 1)[60:], [f"p{k}" for k in range(20)], modality="image")
     return index
 
 
@@ -45,7 +41,7 @@ def test_a_map_is_the_projection_in_its_proportions(index: Index) -> None:
 @pytest.mark.parametrize("method", ["t-SNE", "UMAP"])
 def test_neighbours_stay_neighbours(method: str) -> None:
     centres = np.eye(3, 16, dtype=np.float32)
-    vectors = np.repeat(centres, 20, axis=0) + 0.05 * unit(60, 16)
+    vectors = np.repeat(centres, 20, axis=0) + 0.05 * unit(60, 16, 1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     points = project(Index.build(vectors, range(60)), method).points
     distances = np.linalg.norm(points[:, None] - points[None], axis=2) + 9 * np.eye(60)
@@ -61,7 +57,7 @@ def test_of_many_items_a_stated_sample_is_drawn(index: Index, monkeypatch: pytes
     with pytest.raises(ValueError, match="unknown map 'pca'"):
         project(index, "pca")
     with pytest.raises(ValueError, match="all are equal"):
-        project(Index.build(np.repeat(unit(1), 5, axis=0), range(5)), "PCA")
+        project(Index.build(np.repeat(unit(1, 8, 1), 5, axis=0), range(5)), "PCA")
 
 
 def test_what_the_script_is_sent(index: Index) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mm import encoders
@@ -17,12 +16,7 @@ from mm.app.runs import open_index, open_run
 from mm.index import Index
 from mm.tasks import retrieval
 from mm.tasks.words import WORDS_FILE
-from tests.shared import assert_clean
-
-
-def rows(count: int, dim: int = 32) -> np.ndarray:
-    values = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.shared import assert_clean, unit
 
 
 def test_the_task_of_a_run_is_known(all_runs: dict[str, Path]) -> None:
@@ -50,7 +44,7 @@ def test_an_index_is_asked_with_the_run_that_it_names_or_the_given_one(index_fol
 
 
 def test_an_index_of_other_encoders_is_refused_at_the_start(script, tiny_run: Path, tmp_path: Path) -> None:
-    Index.build(rows(4), range(4), fingerprint="0123456789abcdef", run=str(tiny_run)).save(tmp_path / "other")
+    Index.build(unit(4, 32), range(4), fingerprint="0123456789abcdef", run=str(tiny_run)).save(tmp_path / "other")
     own = retrieval.load(tiny_run)[0].fingerprint()
     for arguments in (["--index", tmp_path / "other"], [tiny_run, "--index", tmp_path / "other"]):
         answer = script("explore", *arguments)
@@ -61,7 +55,7 @@ def test_an_index_that_cannot_be_opened(script, tiny_run: Path, index_folder: Pa
     assert_clean(script("explore", "--index", tmp_path / "none"), "must hold an index")
     Index(8).save(tmp_path / "empty")
     assert_clean(script("explore", "--index", tmp_path / "empty"), "an index must have items to be explored")
-    Index.build(rows(4), range(4), fingerprint="f", run=str(tmp_path / "gone")).save(tmp_path / "orphan")
+    Index.build(unit(4, 32), range(4), fingerprint="f", run=str(tmp_path / "gone")).save(tmp_path / "orphan")
     assert_clean(script("explore", "--index", tmp_path / "orphan"), "gone must be a run folder")
     broken = Path(shutil.copytree(index_folder, tmp_path / "broken"))
     file = next(broken.glob("v*/vectors.faiss"))
@@ -84,7 +78,7 @@ for runs, index in json.loads(sys.argv[1]):
 def test_tabs_are_for_what_the_runs_can_do(
     tiny_run: Path, captioning_run: Path, separation_run: Path, index_folder: Path, tmp_path: Path
 ) -> None:
-    Index.build(rows(4), range(4)).save(tmp_path / "bare")  # it names no run
+    Index.build(unit(4, 32), range(4)).save(tmp_path / "bare")  # it names no run
     again = Path(shutil.copytree(captioning_run, tmp_path / captioning_run.name))
     cases: list[tuple[list[Path], Path | None, list[str]]] = [
         ([captioning_run], None, ["Caption", "Explain"]),

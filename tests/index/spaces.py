@@ -13,10 +13,6 @@ from mm.index.report.spaces import label_key, spaces_of
 LABELS = ("cat", "dog", "fish")
 
 
-def unit(rows, dim=16, seed=0):
-    return normal(np.random.default_rng(seed).standard_normal((rows, dim)))
-
-
 def normal(values):
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 

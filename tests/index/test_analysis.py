@@ -8,12 +8,7 @@ import scipy.stats
 
 from mm.index import analysis
 from mm.index.analysis import Graph, joined, nearest, neighbours
-
-
-def unit(rows, dim=16, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
-
+from tests.shared import unit
 
 # Neighbours -----------------------------------------------------------------------------------------------------------
 

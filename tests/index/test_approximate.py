@@ -9,6 +9,7 @@ import pytest
 
 from mm.index import Index
 from mm.index.approximate import Approximate
+from tests.shared import unit
 
 FACTORIES = [
     "exact",
@@ -31,11 +32,6 @@ FACTORIES = [
 APPROXIMATE = [factory for factory in FACTORIES if factory not in ("exact", "Flat")]
 every_type = pytest.mark.parametrize("factory", FACTORIES)
 some_types = pytest.mark.parametrize("factory", ["exact", "HNSW16", "IVF16,PQ8", "PCA16,IVF16,Flat", "IVF16,PQ8x4fs"])
-
-
-def unit(rows, dim=32, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def details(rows):
@@ -64,7 +60,7 @@ def generous(index):
 def check(index, kept):
     """Answers to many queries and to one, with conditions and without, are those of brute force; kept: {id: vector}."""
     ids, vectors = list(kept), np.stack(list(kept.values()))
-    asked = unit(12, seed=77)
+    asked = unit(12, 32, seed=77)
     scores = asked.astype(np.float64) @ vectors.T.astype(np.float64)
     order = np.argsort(-scores, axis=1)
     expected = [[ids[position] for position in row[:12]] for row in order]
@@ -88,7 +84,7 @@ def check(index, kept):
 
 @every_type
 def test_answers_equal_brute_force_all_its_life(factory, tmp_path):
-    vectors = unit(1000)
+    vectors = unit(1000, 32)
     kept = dict(enumerate(vectors[:800]))
     index = Index.build(vectors[:800], range(800), details(range(800)), factory=factory)
     assert index.built == (factory if factory in APPROXIMATE else "exact")
@@ -105,8 +101,8 @@ def test_answers_equal_brute_force_all_its_life(factory, tmp_path):
     check(index, kept)
 
     anew = [1, 500, 998, 4]
-    index.update(unit(4, seed=5), anew)
-    for id_, vector in zip(anew, unit(4, seed=5), strict=True):
+    index.update(unit(4, 32, seed=5), anew)
+    for id_, vector in zip(anew, unit(4, 32, seed=5), strict=True):
         del kept[id_]
         kept[id_] = vector
     check(index, kept)
@@ -119,9 +115,9 @@ def test_answers_equal_brute_force_all_its_life(factory, tmp_path):
     loaded = Index.load(tmp_path)
     assert (loaded.built, loaded.trials) == (index.built, index.trials)
     loaded.remove([998])  # its key was the last but two: that of no later item
-    loaded.add(unit(2, seed=6), [998, 2000], details([998, 2000]))
+    loaded.add(unit(2, 32, seed=6), [998, 2000], details([998, 2000]))
     del kept[998]
-    kept |= dict(zip([998, 2000], unit(2, seed=6), strict=True))
+    kept |= dict(zip([998, 2000], unit(2, 32, seed=6), strict=True))
     check(loaded, kept)
 
     loaded.compact()
@@ -131,20 +127,20 @@ def test_answers_equal_brute_force_all_its_life(factory, tmp_path):
 
 @some_types
 def test_keys_of_items_that_were_removed_before_saving_are_not_given_again(factory, tmp_path):
-    index = Index.build(unit(800), range(800), factory=factory)
+    index = Index.build(unit(800, 32), range(800), factory=factory)
     index.remove([799])
     index.save(tmp_path)
     loaded = generous(Index.load(tmp_path))
-    loaded.add(unit(1, seed=9), ["new"])
-    best = loaded.search(unit(800)[[799]], 800)
+    loaded.add(unit(1, 32, seed=9), ["new"])
+    best = loaded.search(unit(800, 32)[[799]], 800)
     assert "new" in best.ids[0] and 799 not in best.ids[0]
     assert best.scores[0].max() < 0.99  # no row answers for an item whose key it does not have
-    assert loaded.search(unit(1, seed=9), 1).rows()[0].score == pytest.approx(1, abs=1e-6)
+    assert loaded.search(unit(1, 32, seed=9), 1).rows()[0].score == pytest.approx(1, abs=1e-6)
 
 
 @some_types
 def test_removed_ids_never_come_back(factory):
-    vectors = unit(1200)
+    vectors = unit(1200, 32)
     index = generous(Index.build(vectors[:1000], range(1000), details(range(1000)), factory=factory))
     gone = set(np.random.default_rng(1).choice(1000, 100, replace=False).tolist())
     index.remove(gone)
@@ -157,12 +153,12 @@ def test_removed_ids_never_come_back(factory):
 
 
 def test_a_save_says_when_most_rows_are_of_items_that_are_gone(tmp_path, caplog):
-    index = Index.build(unit(400), range(400), factory="HNSW16")
+    index = Index.build(unit(400, 32), range(400), factory="HNSW16")
     for _ in range(3):
-        index.update(unit(400), range(400))
+        index.update(unit(400, 32), range(400))
     index.save(tmp_path)
     assert caplog.text == ""
-    index.update(unit(1), [0])
+    index.update(unit(1, 32), [0])
     index.save(tmp_path)
     assert "1201 rows of HNSW16 are of items that are gone, and 400 of others" in caplog.text
     caplog.clear()
@@ -173,7 +169,7 @@ def test_a_save_says_when_most_rows_are_of_items_that_are_gone(tmp_path, caplog)
 
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,PQ8x4fs", "HNSW16", "PCA16,IVF16,Flat", "IVF16,PQ8,RFlat"])
 def test_little_effort_misses_some_and_yet_k_come_back_when_k_exist(factory):
-    vectors = unit(1600)
+    vectors = unit(1600, 32)
     index = Index.build(vectors[:1500], range(1500), details(range(1500)), factory=factory)
     asked_with(index, 1, 1)
     asked = vectors[1500:]
@@ -217,7 +213,7 @@ def test_equal_vectors_come_in_the_order_of_adding_also_where_many_are_fetched()
 
 
 def test_several_threads_search_at_once_with_different_efforts():
-    vectors = unit(2100)
+    vectors = unit(2100, 32)
     index = Index.build(vectors[:2000], range(2000), details(range(2000)), factory="IVF16,Flat")
     asked_with(index, 2, 1)
     index._approximate.setting = dataclasses.replace(index._approximate.setting, wide_effort=16, wide_ms=1.0)
@@ -261,35 +257,35 @@ def test_several_threads_search_at_once_with_different_efforts():
     ],
 )
 def test_a_factory_that_cannot_serve_is_an_error_at_once_with_the_reason(factory, reason):
-    for make in (lambda: Index(32, factory=factory), lambda: Index.build(unit(20), range(20), factory=factory)):
+    for make in (lambda: Index(32, factory=factory), lambda: Index.build(unit(20, 32), range(20), factory=factory)):
         with pytest.raises(ValueError, match=reason) as caught:
             make()
         assert "/faiss/" not in str(caught.value)  # no place in another project's code
-    index = Index.build(unit(20), range(20), factory="SQ8")
+    index = Index.build(unit(20, 32), range(20), factory="SQ8")
     with pytest.raises(ValueError, match=reason):
         index.factory = factory
     assert index.factory == "SQ8"
 
 
 def test_another_type_over_the_same_vectors():
-    index = Index.build(unit(1000), range(1000))
+    index = Index.build(unit(1000, 32), range(1000))
     assert index.built == "exact"
     for factory in ("HNSW8", "SQ8", "exact"):
         index.factory = factory
         index.compact()
         assert index.built == factory
-        assert generous(index).search(unit(1000)[::50], 1).ids == [[row] for row in range(0, 1000, 50)]
+        assert generous(index).search(unit(1000, 32)[::50], 1).ids == [[row] for row in range(0, 1000, 50)]
 
 
 def test_what_was_found_not_to_pay_is_not_asked_for_after_each_load(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("mm.index.tuning.EXACT_UP_TO", 500)
     monkeypatch.setattr("mm.index.tuning.AUTO_TARGET", 1.1)  # out of reach
-    index = Index.build(unit(600), range(600))
+    index = Index.build(unit(600, 32), range(600))
     assert index.built == "exact" and "does not pay" in caplog.text
     index.save(tmp_path)
     caplog.clear()
     index = Index.load(tmp_path)
-    assert index.search(unit(600)[:1], 1).ids == [[0]]
+    assert index.search(unit(600, 32)[:1], 1).ids == [[0]]
     assert caplog.text == ""
 
 
@@ -306,7 +302,7 @@ def test_what_was_found_not_to_pay_is_not_asked_for_after_each_load(tmp_path, ca
     ],
 )
 def test_too_few_items_are_searched_exactly_until_there_are_enough(factory, least, caplog):
-    vectors = unit(max(least, 800))
+    vectors = unit(max(least, 800), 32)
     few = least - 1
     with caplog.at_level(logging.WARNING):
         index = Index.build(vectors[:few], range(few), factory=factory)
@@ -326,23 +322,23 @@ def test_too_few_items_are_searched_exactly_until_there_are_enough(factory, leas
 
 @every_type
 def test_no_queries_have_no_answers_and_k_may_be_an_integer_of_numpy(factory):
-    index = Index.build(unit(800), range(800), details(range(800)), factory=factory)
+    index = Index.build(unit(800, 32), range(800), details(range(800)), factory=factory)
     for where in (None, {"half": 1}):
-        hits = index.search(unit(0), 3, where)
+        hits = index.search(unit(0, 32), 3, where)
         assert (hits.ids, hits.scores.shape, hits.metadata) == ([], (0, 3), [])
-        ranged = index.search_range(unit(0), 0.5, where)
+        ranged = index.search_range(unit(0, 32), 0.5, where)
         assert (ranged.ids, ranged.scores, ranged.metadata) == ([], [], [])
-        assert index.search(unit(5), np.int64(7), where).ids == index.search(unit(5), 7, where).ids
+        assert index.search(unit(5, 32), np.int64(7), where).ids == index.search(unit(5, 32), 7, where).ids
 
 
 def test_an_index_of_any_type_may_be_empty_and_may_become_so():
     for factory in FACTORIES:
         index = Index.build(np.zeros((0, 32), np.float32), [], factory=factory)
-        assert index.search(unit(2), 3, {"x": 1}).ids == [[], []]
-        assert index.search_range(unit(2), 0.5).ids == [[], []]
-    index = Index.build(unit(800), range(800), details(range(800)), factory="IVF16,Flat")
+        assert index.search(unit(2, 32), 3, {"x": 1}).ids == [[], []]
+        assert index.search_range(unit(2, 32), 0.5).ids == [[], []]
+    index = Index.build(unit(800, 32), range(800), details(range(800)), factory="IVF16,Flat")
     index.remove(range(800))
-    hits = index.search(unit(2), 3, {"half": 1}, exclude=[5])
+    hits = index.search(unit(2, 32), 3, {"half": 1}, exclude=[5])
     assert (hits.ids, hits.scores.shape, hits.metadata) == ([[], []], (2, 0), [[], []])
     index.compact()
     assert index.built == "exact"
@@ -350,24 +346,24 @@ def test_an_index_of_any_type_may_be_empty_and_may_become_so():
 
 @some_types
 def test_what_is_refused_leaves_the_index_as_it_was(factory):
-    vectors = unit(800)
+    vectors = unit(800, 32)
     index = generous(Index.build(vectors, range(800), details(range(800)), factory=factory))
-    bad = unit(3, seed=3)
+    bad = unit(3, 32, seed=3)
     bad[1] = np.nan
     for wrong, ids, message in (
         (bad, [800, 801, 802], "row 1 is not finite"),
-        (unit(3) * 0, [800, 801, 802], "row 0 has length 0"),
+        (unit(3, 32) * 0, [800, 801, 802], "row 0 has length 0"),
         (unit(3, 16), [800, 801, 802], "width of the index, 32"),
         (np.ones((3, 32), np.int64), [800, 801, 802], "floating-point numbers: got int64"),
-        (unit(3), [800, 801, 800], "ids must be unique: 800"),
-        (unit(3), [800, 7, 801], "ids must be unique: 7"),
+        (unit(3, 32), [800, 801, 800], "ids must be unique: 800"),
+        (unit(3, 32), [800, 7, 801], "ids must be unique: 7"),
     ):
         with pytest.raises(ValueError, match=message):
             index.add(wrong, ids)
     with pytest.raises(LookupError, match="id 800 must be one of the 800"):
         index.remove([3, 800])
     with pytest.raises(ValueError, match="no item has the key 'thirds'"):
-        index.search(unit(1), 3, {"thirds": 1})
+        index.search(unit(1, 32), 3, {"thirds": 1})
     assert len(index) == 800
     assert index._approximate is None or len(index._approximate) == 800
     assert index.search(vectors, 1).ids == [[row] for row in range(800)]
@@ -375,8 +371,8 @@ def test_what_is_refused_leaves_the_index_as_it_was(factory):
 
 def test_rows_are_looked_up_by_the_keys_of_items():
     approximate = Approximate(32, "SQ8")
-    approximate.train(unit(50))
-    approximate.add(unit(50), np.arange(100, 150))
+    approximate.train(unit(50, 32))
+    approximate.add(unit(50, 32), np.arange(100, 150))
     keys = np.array([90, 100, 101, 149, 200])
     assert np.flatnonzero(approximate._positions(keys) >= 0).tolist() == [0, 1, 49]
     assert approximate._positions(keys)[[0, 1, 49, 50]].tolist() == [1, 2, 3, -1]
@@ -384,7 +380,7 @@ def test_rows_are_looked_up_by_the_keys_of_items():
 
 @pytest.mark.parametrize(("factory", "bits"), [("exact", 0), ("SQ8", 8), ("PQ16x4fs", 2), ("IVF16,Flat", 32)])
 def test_sizes_are_those_of_the_files(factory, bits, tmp_path):
-    index = Index.build(unit(2000), range(2000), factory=factory)
+    index = Index.build(unit(2000, 32), range(2000), factory=factory)
     index.save(tmp_path)
     kept = index.sizes
     assert kept["vectors"] == 2000 * 32 * 4

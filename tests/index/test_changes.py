@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from mm.index import Index
-
-
-def unit(rows, dim=16, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.shared import unit
 
 
 def small(rows=50, **options):

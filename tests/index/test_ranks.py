@@ -7,7 +7,7 @@ import pytest
 
 from mm.index import ranks as module
 from mm.index.ranks import Ranks, ranks
-from tests.index.spaces import unit
+from tests.shared import unit
 
 
 def over_orders(scores, own, k):

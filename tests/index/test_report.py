@@ -11,7 +11,8 @@ from mm.index.report.comparison import compared
 from mm.index.report.measures import look
 from mm.index.report.spaces import label_key, short_names, spaces_of
 from mm.index.report.words import typical
-from tests.index.spaces import LABELS, joint, normal, of_joint, plain, report_of, unit
+from tests.index.spaces import LABELS, joint, normal, of_joint, plain, report_of
+from tests.shared import unit
 
 
 def numbers_of(path, label="label", k=5):

@@ -10,11 +10,7 @@ import pytest
 from mm.index import Index, Trial
 from mm.index.setting import Setting, fetched
 from mm.index.tuning import Sample, automatic
-
-
-def unit(rows, dim=32, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.shared import unit
 
 
 def clustered(rows, dim=32, centres=100, seed=0):
@@ -53,7 +49,7 @@ def test_what_is_built_is_measured_and_reaches_its_recall_on_others(factory, eff
 
 
 def test_a_list_is_never_searched_alone_where_that_finds_too_little():
-    vectors = unit(4300)
+    vectors = unit(4300, 32)
     index = Index.build(vectors[:4000], range(4000), factory="IVF64,Flat")
     assert index._approximate.setting.effort > 1
     alone = dataclasses.replace(index._approximate.setting, effort=1)
@@ -114,7 +110,7 @@ def test_what_tuning_measures_is_what_a_search_finds_where_most_rows_are_dead(fa
 
 
 def test_a_recall_that_none_reaches_is_said_and_the_best_is_set(caplog):
-    vectors = unit(2500)
+    vectors = unit(2500, 32)
     index = Index.build(vectors[:2000], range(2000), factory="PQ2x4fs")
     caplog.clear()
     trials = index.tune(1.0, queries=vectors[2000:])
@@ -125,25 +121,25 @@ def test_a_recall_that_none_reaches_is_said_and_the_best_is_set(caplog):
 
 
 def test_wrong_questions_about_recall():
-    index = Index.build(unit(800), range(800), factory="IVF16,Flat")
+    index = Index.build(unit(800, 32), range(800), factory="IVF16,Flat")
     before = index._approximate.setting
     for arguments, message in (
         ({"recall": 1.1}, r"recall must lie in 0\.\.1: got 1\.1"),
         ({"recall": float("nan")}, r"recall must lie in 0\.\.1: got nan"),
         ({"k": 0}, "k must be at least 1: got 0"),
-        ({"queries": unit(800)[:3]}, "must not be items, which find themselves: 3 of 3"),
+        ({"queries": unit(800, 32)[:3]}, "must not be items, which find themselves: 3 of 3"),
         ({"queries": unit(3, 16)}, "width of the index, 32"),
-        ({"queries": unit(0)}, "got 0 queries for 800 items"),
+        ({"queries": unit(0, 32)}, "got 0 queries for 800 items"),
     ):
         with pytest.raises(ValueError, match=message):
             index.tune(**arguments)
     assert index._approximate.setting == before
     with pytest.raises(ValueError, match="at least 2 items to be tuned without queries: it has 1"):
-        Index.build(unit(1), [0]).tune()
+        Index.build(unit(1, 32), [0]).tune()
 
 
 def test_exact_search_has_one_setting_which_finds_all():
-    index = Index.build(unit(50), range(50))
+    index = Index.build(unit(50, 32), range(50))
     (trial,) = index.tune(0.9)
     assert (trial.recall, trial.parameters) == (1.0, {}) and trial.ms > 0
     assert index.trials == []
@@ -153,7 +149,7 @@ def test_exact_search_has_one_setting_which_finds_all():
 
 
 def test_equally_good_answers_are_right_answers():
-    groups = unit(5, seed=3)
+    groups = unit(5, 32, seed=3)
     index = Index.build(groups[np.arange(100) % 5], range(100), factory="exact")
     sample = Sample(index._vectors, index._items.keys, groups[:2], 10)
     assert sample.recall(index.search(groups[:2], 10, exclude=range(0, 50)).scores) == 1.0  # ten other twins
@@ -199,10 +195,10 @@ def test_auto_stays_exact_where_nothing_reaches_the_recall(monkeypatch, caplog):
     monkeypatch.setattr("mm.index.tuning.EXACT_UP_TO", 2000)
     monkeypatch.setattr("mm.index.tuning.AUTO_TARGET", 1.1)
     with caplog.at_level(logging.WARNING):
-        index = Index.build(unit(2100), range(2100))
+        index = Index.build(unit(2100, 32), range(2100))
     assert index.built == "exact"
     assert "IVF64,PQ16x4fs does not pay on these 2100 items: they are searched exactly" in caplog.text
-    assert index.search(unit(2100)[:5], 1).ids == [[row] for row in range(5)]
+    assert index.search(unit(2100, 32)[:5], 1).ids == [[row] for row in range(5)]
 
 
 def test_what_auto_stands_for():

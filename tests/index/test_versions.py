@@ -15,18 +15,14 @@ import numpy as np
 import pytest
 
 from mm.index import Index, IndexConflictError, IndexDamagedError, versions
-
-
-def unit(rows, dim=8, seed=0):
-    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.shared import unit
 
 
 def small_index(rows=20, seed=0, factory="exact"):
     ids = [f"ü {i}" if i % 2 else i for i in range(rows)]
     metadata = [{"text": f"“quoted” \\ {i}", "n": i} for i in range(rows)]
     about = {"modality": "text", "fingerprint": "abc", "run": "runs/x", "factory": factory}
-    return Index.build(unit(rows, seed=seed), ids, metadata, **about)
+    return Index.build(unit(rows, 8, seed=seed), ids, metadata, **about)
 
 
 TYPES = {"exact": 20, "HNSW8": 60, "IVF2,SQ8": 100}  # and how many items to build one of
@@ -45,9 +41,9 @@ def test_what_is_loaded_equals_what_was_saved_and_can_be_changed_and_saved_again
     assert (index.ids, index.fingerprint, index.run, index.dim) == (saved.ids, "abc", "runs/x", 8)
     np.testing.assert_array_equal(index.vectors(index.ids), saved.vectors(saved.ids))
     assert index.metadata(index.ids) == saved.metadata(saved.ids)
-    asked = unit(5, seed=4)
+    asked = unit(5, 8, seed=4)
     assert index.search(asked, 6, {"n": (3, 15)}).ids == saved.search(asked, 6, {"n": (3, 15)}).ids
-    index.add(unit(1, seed=3), ["later"])
+    index.add(unit(1, 8, seed=3), ["later"])
     index.remove([2])
     index.save(tmp_path / "new" / "index")
     index.save(tmp_path / "new" / "index")
@@ -91,7 +87,7 @@ def test_an_index_of_the_first_format_is_read(tmp_path):
     write_manifest(tmp_path, manifest | {"format": 1, "factory": "exact"})
     index = Index.load(tmp_path)
     assert (index.built, len(index)) == ("exact", 20)
-    assert index.search(unit(20)[[3]], 1).ids == [["ü 3"]]
+    assert index.search(unit(20, 8)[[3]], 1).ids == [["ü 3"]]
     index.save(tmp_path)
     assert json.loads((tmp_path / "v00000002" / "manifest.json").read_text())["format"] == 2
 
@@ -240,9 +236,9 @@ def test_what_killed_writers_left_goes_with_the_next_save(tmp_path):
 def test_saving_over_what_another_has_saved_since_is_refused(tmp_path):
     small_index().save(tmp_path)
     first, second = Index.load(tmp_path), Index.load(tmp_path)
-    first.add(unit(1, seed=5), ["first"])
+    first.add(unit(1, 8, seed=5), ["first"])
     first.save(tmp_path)
-    second.add(unit(1, seed=6), ["second"])
+    second.add(unit(1, 8, seed=6), ["second"])
     with pytest.raises(IndexConflictError, match="was saved by another process since this index was loaded"):
         second.save(tmp_path)
     second.save(tmp_path / "elsewhere")
@@ -278,7 +274,7 @@ def test_readers_are_never_disturbed_by_a_writer(tmp_path, factory):
         while not done.is_set():
             loaded = Index.load(tmp_path, mmap=mmap)
             more = len(loaded) - TYPES[factory]
-            answers = loaded.search(unit(more, seed=9), 1, exact=True).ids if more else []
+            answers = loaded.search(unit(more, 8, seed=9), 1, exact=True).ids if more else []
             if answers != [[f"more {row}"] for row in range(more)]:
                 wrong.append(answers)
             seen.add(more)
@@ -287,7 +283,7 @@ def test_readers_are_never_disturbed_by_a_writer(tmp_path, factory):
     for reader in readers:
         reader.start()
     for row in range(12):
-        index.add(unit(row + 1, seed=9)[row:], [f"more {row}"])
+        index.add(unit(row + 1, 8, seed=9)[row:], [f"more {row}"])
         index.save(tmp_path)
     done.set()
     for reader in readers:
@@ -301,9 +297,9 @@ def test_a_mapped_index_answers_as_the_other_and_cannot_be_changed(tmp_path, fac
     saved.remove([0])
     saved.save(tmp_path / "a")
     index = Index.load(tmp_path / "a", mmap=True)
-    saved.add(unit(1, seed=3), ["later"])
+    saved.add(unit(1, 8, seed=3), ["later"])
     saved.save(tmp_path / "a")  # removes the files that are mapped: they stay until nobody uses them
-    asked = unit(9, seed=4)
+    asked = unit(9, 8, seed=4)
     whole = small_index(TYPES[factory], factory=factory)
     whole.remove([0])
     for k, where in ((5, None), (7, {"n": (3, 15)})):
@@ -312,9 +308,9 @@ def test_a_mapped_index_answers_as_the_other_and_cannot_be_changed(tmp_path, fac
     assert index.metadata(["ü 3"]) == whole.metadata(["ü 3"])
     np.testing.assert_array_equal(index.vectors(index.ids), whole.vectors(whole.ids))
     for change in (
-        lambda: index.add(unit(1, seed=5), ["x"]),
+        lambda: index.add(unit(1, 8, seed=5), ["x"]),
         lambda: index.remove(["ü 3"]),
-        lambda: index.update(unit(1, seed=5), ["ü 3"]),
+        lambda: index.update(unit(1, 8, seed=5), ["ü 3"]),
         lambda: index.merge(small_index(3)),
         index.compact,
     ):
