@@ -59,7 +59,8 @@ def _k_best(
         else:
             some = vectors.take(allowed[start:end], axis=0, out=copied[: end - start], mode="clip")  # (m, D)
         scores = buffer[:, : end - start]  # (Q, m)
-        np.matmul(queries, some.T, out=scores)
+        with np.errstate(invalid="ignore"):  # OpenBLAS may flag memory that it does not use: numpy issue 24067
+            np.matmul(queries, some.T, out=scores)
         if found is not None:
             buffer[:, end - start :] = NO_SCORE
             found.see(buffer, start)

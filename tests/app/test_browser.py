@@ -31,6 +31,7 @@ TOAST = ".toast-body"
 CALLED_OFF = "signal is aborted without reason"  # what Chromium says where a player drops a sound it has not read yet
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+playwright.expect.set_options(timeout=30_000)  # ms; its own 5 s are few for a busy machine
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=REASON)
 
 
