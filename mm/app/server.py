@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -22,6 +23,7 @@ from mm.config import ConfigError
 from mm.media import MOST_PIXELS
 
 LARGEST_UPLOAD = "500mb"
+PATIENCE_S = 1  # before what is open is closed: a page in a browser keeps a connection for ever
 OWN = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine can reach
 WITHIN = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'self'; base-uri 'self'"
 
@@ -55,18 +57,27 @@ def serve(build: Callable[[], Any], host: str, port: int) -> None:
     import uvicorn
 
     with bound(host, port) as listening, tempfile.TemporaryDirectory(prefix="mm-page-") as uploads:
-        for ended in (signal.SIGTERM, signal.SIGHUP):  # so that the uploads are removed then, too
-            signal.signal(ended, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed then, too
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # which uvicorn knows
         os.environ[UPLOADS] = os.path.realpath(uploads)
         Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL warns above it and refuses what is twice as large
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        config = uvicorn.Config(application(build(), host), log_level="warning", lifespan="on")
+        config = uvicorn.Config(
+            application(build(), host), log_level="warning", lifespan="on", timeout_graceful_shutdown=PATIENCE_S
+        )
         if host not in OWN:
             log.warning("whoever reaches %s can use this page: it asks for no password", host)
         named = f"[{host}]" if ":" in host else host
         log.info("the page: http://%s:%d/   (Ctrl-C ends it)", named, listening.getsockname()[1])
+        logging.getLogger("uvicorn.error").addFilter(not_called_off)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def not_called_off(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about more than requests that were open when the page ended."""
+    called_off = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not called_off and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def bound(host: str, port: int) -> socket.socket:

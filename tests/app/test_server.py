@@ -207,14 +207,18 @@ def test_a_slider_without_a_number_has_its_own(served: Served, scene: Scene) -> 
     assert "Traceback" not in served.log.read_text()[before:]
 
 
-@pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_uploads_are_gone_when_the_page_ends(serve, separation_run: Path, scene: Scene, ended: signal.Signals) -> None:
     served = serve(separation_run)
     kept = Path(uploaded(served, "scene.png", scene.image.read_bytes())).parents[1]
     assert kept.name.startswith("mm-page-") and kept.is_dir()
+    browser = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=60)
+    browser.request("GET", f"/gradio_api/heartbeat/{uuid.uuid4().hex}")  # which a page keeps open as long as it is seen
+    assert browser.getresponse().status == 200
     served.process.send_signal(ended)
-    assert served.process.wait(timeout=20) == 0
-    assert not kept.exists()
+    assert served.process.wait(timeout=60) == 0
+    browser.close()
+    assert not kept.exists() and "Traceback" not in served.log.read_text()
 
 
 def test_the_map_answers_whatever_it_is_asked(served: Served) -> None:
