@@ -44,10 +44,11 @@ SOUND_FILES = {f".{name.lower()}" for name in soundfile.available_formats()} | {
 MOST_CHANNELS = 8  # 7.1; an array of more rows is taken for (T, C) the wrong way round
 HIGHEST_PEAK = 16.0  # a float array beyond it holds integers that nobody scaled
 ALL_16_BITS = 65535
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
+PILLOW_ERRORS = (SyntaxError, Image.DecompressionBombError)
+DECODER_ERRORS = (OSError, ValueError, RuntimeError, LookupError, EOFError, struct.error, *PILLOW_ERRORS)
 AT_ONCE = 1 << 16  # samples of a sound file that are decoded, or written, together
 MOST_PIXELS = 100_000_000  # of a video's frame: 300 MB once it is decoded
-WITHIN = {"max_pixels": str(MOST_PIXELS)}  # as FFmpeg takes it
+PIXEL_LIMIT = {"max_pixels": str(MOST_PIXELS)}  # as FFmpeg takes it
 LOST_S = 0.1  # seconds, and one frame, by which a whole file may end before the length that its head states
 
 
@@ -294,7 +295,7 @@ def _uncut(file: io.BufferedIOBase) -> io.BufferedIOBase:
 
 def _decoded_with_av(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     av = _import_av(path)
-    with av.open(str(path), options=WITHIN) as container:
+    with av.open(str(path), options=PIXEL_LIMIT) as container:
         if not container.streams.audio:
             raise ValueError("it has no sound track")
         track, planar = container.streams.audio[0], av.AudioResampler(format="fltp")
@@ -337,13 +338,13 @@ def opened_video(path: str | Path) -> Iterator[Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no video file {path}. Check the path and the data folder.")
     av = _import_av(path)
-    with decoding(str(path)), av.open(str(path), options=WITHIN) as container:
+    with decoding(str(path)), av.open(str(path), options=PIXEL_LIMIT) as container:
         if not container.streams.video:
             raise ValueError("it has no picture track")
         track = container.streams.video[0]
-        if not track.width:  # what is beyond `WITHIN` was not even looked at
+        if not track.width:  # what is beyond `PIXEL_LIMIT` was not even looked at
             raise ValueError(f"its pictures are damaged or have more than {MOST_PIXELS:,} pixels")
-        track.codec_context.options = WITHIN  # of frames further on
+        track.codec_context.options = PIXEL_LIMIT  # of frames further on
         yield container
 
 

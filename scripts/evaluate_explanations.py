@@ -19,7 +19,7 @@ from mm.app.objects import Scored, cases, score
 from mm.app.runs import open_run
 from mm.config import clean_exit
 from mm.engine import keep_freed_memory, start_logging
-from mm.explain.cam import peaks_inside
+from mm.explain.cam import THRESHOLD, peaks_inside
 from mm.explain.methods import HEAT
 
 CASES = 200
@@ -34,8 +34,13 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=CASES, help=f"{CASES} unless given")
     parser.add_argument("--of", choices=("image", "audio"), default="image", help="audio: of retrieval; image")
     parser.add_argument("--layer", default="", metavar="NAME", help="of methods that take one; the last with a map")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help=f"share of the maximum that a box is around; {THRESHOLD}"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
+    if not 0 <= arguments.threshold < 1:
+        parser.error(f"--threshold must be a share of the maximum, at least 0 and below 1: got {arguments.threshold}")
     start_logging(stream=sys.stderr)
     keep_freed_memory()
     run = open_run(arguments.run)
@@ -44,7 +49,7 @@ def main() -> None:
     scored, refused = dict[str, Scored](), dict[str, str]()
     for method in methods:
         try:
-            scored[method] = score(run, method, found, arguments.layer, arguments.of)
+            scored[method] = score(run, method, found, arguments.layer, arguments.of, arguments.threshold)
         except ValueError as error:  # a guided method of a network that it does not suit
             refused[method] = str(error)
     if not scored:

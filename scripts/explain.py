@@ -32,6 +32,7 @@ from mm.app.explained import (
 from mm.app.runs import open_run
 from mm.config import clean_exit
 from mm.engine import keep_freed_memory, start_logging
+from mm.explain.cam import THRESHOLD
 from mm.explain.methods import HEAT, METHOD, METHODS, boxed
 from mm.explain.pictures import draw_cells
 
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--layer", default="", metavar="NAME", help="of the network; the last with a map")
     parser.add_argument("--unit", type=int, help="channel of the layer, of --method patches")
     parser.add_argument("--box", action="store_true", help="print and draw the box around the heat")
+    parser.add_argument("--threshold", type=float, help=f"share of the maximum that it is around; {THRESHOLD}")
     parser.add_argument("--check", action="store_true", help="insertion, deletion and infidelity of the heat")
     parser.add_argument("--randomise", action="store_true", help="what is left of the heat with random weights")
     parser.add_argument("--grid", metavar="OUT.png", help="draw it")
@@ -72,6 +74,8 @@ def main() -> None:
         parser.error("--unit is of --method patches, which needs it")
     if (arguments.box or arguments.check or arguments.randomise) and arguments.method not in (*HEAT, "cam"):
         parser.error(f"--box, --check and --randomise are of a heat map, which {arguments.method} has none of")
+    if arguments.threshold is not None and not arguments.box:
+        parser.error("--threshold is of --box")
     if idle := [name for name in IDLE.get(arguments.method, ()) if getattr(arguments, name)]:
         parser.error(f"--method {arguments.method} takes no {', '.join(idle)}: leave it out")
     if arguments.grid and not arguments.grid.lower().endswith(".png"):
@@ -92,15 +96,16 @@ def main() -> None:
             print(f"words that the encoder does not know have no part in it: {', '.join(unknown)}", file=sys.stderr)
         explained = explain_view(of, view, sources[of], arguments.method, arguments.layer)
         told = {"what": view.said, **facts(view, explained.heat, of)}
+        threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
         if arguments.box:
-            told["box"] = box_told(view, explained.heat, of)
+            told["box"] = box_told(view, explained.heat, of, threshold)
         if arguments.check:
             told["faithfulness"] = faithfulness_of(view, explained.heat)
         if arguments.randomise:
             left = with_random_weights(view, arguments.method, arguments.layer)
             told["correlation with random weights up to"] = dict(left)
         if arguments.box:
-            explained = boxed(explained, tuple(view.seen.shape[2:]), of == "audio")
+            explained = boxed(explained, tuple(view.seen.shape[2:]), of == "audio", threshold)
         cells = explained.cells
     if arguments.json:
         print(json.dumps(told, indent=1))

@@ -182,6 +182,11 @@ def test_wrong_commands_are_said(script, runs, scene) -> None:
         ((picture, "--method", "patches", "--unit", 3), "takes no file"),
         (("--method", "patches"), "--unit is of --method patches"),
         ((picture, "--method", "filters", "--box"), "are of a heat map"),
+        ((picture, "--threshold", "0.5"), "--threshold is of --box"),
+        (
+            (picture, "--target", "a red circle", "--box", "--threshold", "1"),
+            "a threshold must be a share",
+        ),
         ((picture, "--target", "red", "--grid", "out.jpg"), "written as .png"),
         ((picture, "--target", "red", "--method", "activations"), "takes no target"),
         ((picture, "--method", "gradcam"), "invalid choice: 'gradcam'"),

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from mm.media import VIEWS, WITHIN, MediaError, read_audio, read_image, view_of
+from mm.media import PIXEL_LIMIT, VIEWS, MediaError, read_audio, read_image, view_of
 from mm.sound_files import write_audio
 from mm.video import read_video
 
@@ -422,15 +422,25 @@ def test_a_video_of_enormous_pictures_is_refused_before_they_are_decoded(tmp_pat
     path = clip(tmp_path / "v.mov", codec="png", pixels="rgb24")
     content = path.read_bytes()
     height, width = read_image(path).shape[:2]
-    monkeypatch.setitem(WITHIN, "max_pixels", str(height * width))
+    monkeypatch.setitem(PIXEL_LIMIT, "max_pixels", str(height * width))
     read_image(path)
-    monkeypatch.setitem(WITHIN, "max_pixels", str(height * width - 1))
+    monkeypatch.setitem(PIXEL_LIMIT, "max_pixels", str(height * width - 1))
     head = struct.pack(">HH", width, height)
     assert content.count(head)
     path.with_name("lie.mov").write_bytes(content.replace(head, struct.pack(">HH", 8, 8)))  # its PNGs know better
     for name in ("v.mov", "lie.mov"):
         with pytest.raises(MediaError, match=rf"{name}: its pictures are damaged or have more than"):
             read_image(path.with_name(name))
+
+
+def test_a_sound_track_that_nobody_can_decode_is_named(tmp_path):
+    path = clip(tmp_path / "v.mkv", sound=tone(0.48))
+    content = path.read_bytes()
+    codec = re.search(rb"A_[A-Z0-9_/]+", content)[0]
+    path.write_bytes(content.replace(codec, b"A_" + b"X" * (len(codec) - 2)))
+    assert read_image(path).shape[2] == 3
+    with pytest.raises(MediaError, match=r"cannot read .*v\.mkv"):
+        read_audio(path, RATE)
 
 
 def test_the_sound_of_a_video(tmp_path):

@@ -29,7 +29,7 @@ def tab(run: Run) -> None:
     with gradio.Row():
         with gradio.Column(scale=1, min_width=260):
             given = sources([modality])
-            beam = slider(1, MOST_BEAM, run.cfg.decoding.beam, "Sentences under way (beam)")
+            beam = slider(1, max(MOST_BEAM, run.cfg.decoding.beam), run.cfg.decoding.beam, "Sentences under way (beam)")
             button = gradio.Button("Describe", variant="primary")
             examples.button(run, given)
         with gradio.Column(scale=2):

@@ -17,8 +17,10 @@ LONGEST_SAID = 400  # letters of a message
 UPLOADS = "GRADIO_TEMP_DIR"  # environment variable: the folder in which Gradio keeps what is uploaded
 
 
-def on(trigger: Callable, function: Callable, inputs: Sequence, outputs: Sequence, of: str = "", **options: Any) -> Any:
-    """Call a function when something happens.
+def on(
+    trigger: Callable, function: Callable, inputs: Sequence, outputs: Sequence, of: str = "", **options: Any
+) -> None:
+    """Call a function when something happens; where it fails, what it showed before is taken away.
 
     Args:
         trigger: of a component of Gradio, such as `button.click`.
@@ -27,11 +29,10 @@ def on(trigger: Callable, function: Callable, inputs: Sequence, outputs: Sequenc
         outputs: components.
         of: what may do one thing at a time: the path of a run, or "" for what needs none.
         options: further ones of the trigger.
-
-    Returns:
-        The event of Gradio, behind which more may follow.
     """
-    return trigger(
+    import gradio
+
+    event = trigger(
         told(function),
         list(inputs),
         list(outputs),
@@ -39,6 +40,9 @@ def on(trigger: Callable, function: Callable, inputs: Sequence, outputs: Sequenc
         api_visibility="private",
         **options,
     )
+    for output in outputs:
+        if isinstance(output, gradio.HTML):  # others are covered by the word "Error"
+            event.failure(None, None, [output], js="() => ''", api_visibility="private")
 
 
 def told(function: Callable) -> Callable:

@@ -16,7 +16,7 @@ from mm.app.runs import Run
 from mm.data import Item
 from mm.explain import faithfulness
 from mm.explain.attribution import upsample
-from mm.explain.cam import box_of
+from mm.explain.cam import THRESHOLD, box_of
 from mm.explain.methods import PIXELS, Explained, explain, heat_of, last_layer, layer_for
 from mm.explain.patches import strongest_patches
 from mm.explain.pictures import Cell, as_pixels, readable, spectrogram, stretched
@@ -105,9 +105,9 @@ def facts(view: encoders.View, heat: Tensor | None, of: str) -> dict[str, Any]:
     return told
 
 
-def box_told(view: encoders.View, heat: Tensor, of: str) -> dict[str, float] | None:
-    """The box around the largest part of a heat map that is above a fifth of its maximum; None = nothing is above 0."""
-    box = box_of(heat, size=(view.seen.shape[2], view.seen.shape[3]))
+def box_told(view: encoders.View, heat: Tensor, of: str, threshold: float = THRESHOLD) -> dict[str, float] | None:
+    """The box around the largest part of a heat map above a share of its maximum; None = nothing is above 0."""
+    box = box_of(heat, threshold, size=(view.seen.shape[2], view.seen.shape[3]))
     along, across = EDGES[of]
     names = (f"{along}, first", f"{across}, first", f"{along}, last", f"{across}, last")
     return None if box is None else dict(zip(names, box, strict=True))

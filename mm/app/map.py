@@ -18,6 +18,7 @@ from mm.app.map_script import SCRIPT, STYLE, TEMPLATE
 from mm.index import Hit, Index
 from mm.index.analysis import neighbours
 from mm.index.items import Id, Metadata
+from mm.index.media import ITEMS
 from mm.index.projection import pca, tsne, umap, variance_share, widest_perplexity
 from mm.index.report.maps import COLOURS, REST
 from mm.naming import known
@@ -186,7 +187,7 @@ def listed(drawn: Drawn, box: tuple[Any, ...], sources: Sources) -> str:
     low, high = np.array(box[:2], np.float32), np.array(box[2:], np.float32)  # (2,), (2,)
     rows = np.flatnonzero(((drawn.points >= low) & (drawn.points <= high)).all(axis=1)).tolist()
     hits = [Hit(drawn.ids[row], 1.0, drawn.metadata[row]) for row in rows]
-    counts = Counter(str(hit.metadata.get(MODALITY, "items")) for hit in hits)
+    counts = Counter(str(hit.metadata.get(MODALITY, ITEMS)) for hit in hits)
     said = ", ".join(f"{count:,} {name}" for name, count in counts.most_common()) or "nothing"
     first = f"; the first {LISTED} are shown" if len(hits) > LISTED else ""
     cards = cards_of(hits[:LISTED], sources, scored=False) if hits else ""

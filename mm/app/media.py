@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
-import torch
 from PIL import Image
 
 from mm.data.gallery import SUFFIXES
@@ -53,21 +52,30 @@ def check_upload(file: str | Path) -> None:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"{Path(file).name} is not kept any longer. Upload it again.")
-    seconds = 0.0
+    for seconds in _seconds(file):
+        if seconds > LONGEST_S:
+            raise ValueError(
+                f"a sound or a video must be of {LONGEST_S / 60:.0f} minutes at most: {Path(file).name} is longer. Cut "
+                "it, or use the scripts."
+            )
+
+
+def _seconds(file: str | Path) -> Iterator[float]:
+    """How long the sound and the pictures of a file have lasted so far, up to where it is damaged or ends."""
+    heard = 0.0
     with contextlib.suppress(MediaError):
         for part, rate in sound_parts(file):
-            seconds += len(part) / rate
-            if seconds > LONGEST_S:
-                break
+            heard += len(part) / rate
+            yield heard
+    if Path(file).suffix.lower() in SUFFIXES["image"]:  # which are read as pictures, one alone of a moving one
+        return
     with contextlib.suppress(MediaError), opened_video(file) as container:
         track = container.streams.video[0]
-        times = [packet.pts for packet in packets(container, track) if packet.pts is not None] or [0]
-        seconds = max(seconds, float((max(times) - min(times)) * track.time_base))
-    if seconds > LONGEST_S:
-        raise ValueError(
-            f"a sound or a video must be of {LONGEST_S / 60:.0f} minutes at most: {Path(file).name} is longer. Cut it, "
-            "or use the scripts."
-        )
+        first = math.inf
+        for packet in packets(container, track):
+            if packet.pts is not None:
+                first = min(first, packet.pts)
+                yield float((packet.pts - first) * track.time_base)
 
 
 def picture_uri(source: Any) -> str:
@@ -89,8 +97,7 @@ def sound_uris(source: Any) -> tuple[str, str]:
         MediaError, FileNotFoundError: as of `read_audio`.
     """
     if isinstance(source, str | Path):
-        blocks = itertools.islice(sound_blocks(source, SAMPLE_RATE, 1.0), round(HEARD_S))
-        wave = torch.cat(list(blocks))  # (T,)
+        wave = next(sound_blocks(source, SAMPLE_RATE, HEARD_S))  # (T,)
     else:
         wave = heard(source)[: round(HEARD_S * SAMPLE_RATE)]  # (T,)
     file = io.BytesIO()

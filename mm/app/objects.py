@@ -15,7 +15,7 @@ from mm.data import AskedScenes
 from mm.data.scenes import SIDE_PX
 from mm.data.synthetic import Scenes
 from mm.data.voices import SAMPLE_RATE
-from mm.explain.cam import Box, Found, box_scores, peaks_inside
+from mm.explain.cam import THRESHOLD, Box, Found, box_scores, peaks_inside
 from mm.explain.methods import heat_of, layer_for
 from mm.tasks import distillation_data
 
@@ -141,8 +141,10 @@ MAKERS: dict[str, dict[str, Callable[[Run], Iterator[Case]]]] = {  # of the case
 }
 
 
-def score(run: Run, method: str, found: list[Case], layer: str = "", of: str = "image") -> Scored:
-    """Explain every case by a method, and see where the heat is."""
+def score(
+    run: Run, method: str, found: list[Case], layer: str = "", of: str = "image", threshold: float = THRESHOLD
+) -> Scored:
+    """Explain every case by a method, and see where the heat is; `threshold` is that of the boxes, see `box_scores`."""
     heats, spent = [], 0.0
     for case in found:
         _, view = view_of(run, case.sources, of, case.target, case.question)
@@ -154,6 +156,5 @@ def score(run: Run, method: str, found: list[Case], layer: str = "", of: str = "
     pairs = [(heat, case.other) for heat, case in zip(heats, found, strict=True) if case.other]
     other = float(np.mean(peaks_inside(*zip(*pairs, strict=True)))) if pairs else None
     inside = float(np.mean(peaks_inside(heats, boxes)))
-    return Scored(
-        inside, other, box_scores(heats, boxes, size=(view.seen.shape[2], view.seen.shape[3])), spent / len(found)
-    )
+    around = box_scores(heats, boxes, threshold, size=(view.seen.shape[2], view.seen.shape[3]))
+    return Scored(inside, other, around, spent / len(found))

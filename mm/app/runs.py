@@ -10,7 +10,7 @@ from mm import encoders
 from mm.index import Index, Searcher
 from mm.tasks import captioning, distillation, localisation, retrieval, separation, vqa, words
 
-FILES = {  # in a checkpoint of one task alone -> the task
+TASK_BY_FILE = {  # in a checkpoint of one task alone -> the task
     captioning.CAPTIONER_FILE: "captioning",
     vqa.ANSWERER_FILE: "vqa",
     localisation.LOCALISER_FILE: "localisation",
@@ -45,13 +45,13 @@ class Run(NamedTuple):
 
 
 def task_of(run: str | Path) -> str:
-    """The name of the task of a run; "retrieval" of what holds none of `FILES`, whose `load` refuses what it is not.
+    """The name of the task of a run: "retrieval" of what has no file of another; its `load` refuses what is none.
 
     Raises:
         FileNotFoundError: there is no such run.
     """
     folder = encoders.find(Path(run))
-    return next((task for name, task in FILES.items() if (folder / name).is_file()), "retrieval")
+    return next((task for name, task in TASK_BY_FILE.items() if (folder / name).is_file()), "retrieval")
 
 
 def open_run(path: str) -> Run:

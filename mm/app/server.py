@@ -25,7 +25,7 @@ from mm.media import MOST_PIXELS
 LARGEST_UPLOAD = "500mb"
 PATIENCE_S = 1  # before what is open is closed: a page in a browser keeps a connection for ever
 OWN = ("127.0.0.1", "localhost", "::1")  # hosts that only this machine can reach
-WITHIN = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'self'; base-uri 'self'"
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'self'; base-uri 'self'"
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def serve(build: Callable[[], Any], host: str, port: int) -> None:
 
     with bound(host, port) as listening, tempfile.TemporaryDirectory(prefix="mm-page-") as uploads:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed then, too
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # which uvicorn knows
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # which uvicorn knows
         os.environ[UPLOADS] = os.path.realpath(uploads)
         Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL warns above it and refuses what is twice as large
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -90,7 +91,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:
-        raise ConfigError(said.format(error)) from error
+        raise ConfigError(said.format(str(error).rstrip("."))) from error
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,7 +99,7 @@ def bound(host: str, port: int) -> socket.socket:
         listening.listen()  # who comes before the page is up waits, instead of being refused
     except (OSError, OverflowError) as error:
         listening.close()
-        raise ConfigError(said.format(error)) from error
+        raise ConfigError(said.format(str(error).rstrip("."))) from error
     return listening
 
 
@@ -145,7 +146,7 @@ class Walls:
 
         async def walled(sent: Any) -> None:
             if sent["type"] == "http.response.start":
-                sent["headers"] = [*sent.get("headers", []), (b"content-security-policy", WITHIN.encode())]
+                sent["headers"] = [*sent.get("headers", []), (b"content-security-policy", POLICY.encode())]
             await send(sent)
 
         await self.inside(scope, receive, walled)

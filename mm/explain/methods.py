@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mm.explain import attribution as by
 from mm.explain.attribution import Target, strongest
-from mm.explain.cam import box_of, cam
+from mm.explain.cam import THRESHOLD, box_of, cam
 from mm.explain.fields import receptive_field
 from mm.explain.layers import activations, layers_with_maps
 from mm.explain.patches import filters
@@ -147,9 +147,11 @@ def heat_of(method: str, net: nn.Module, seen: Tensor, target: Target, layer: st
     return centred(cam(net, seen, target, layer, *head), net, seen, layer)
 
 
-def boxed(explained: Explained, size: tuple[int, int], flipped: bool = False) -> Explained:
+def boxed(
+    explained: Explained, size: tuple[int, int], flipped: bool = False, threshold: float = THRESHOLD
+) -> Explained:
     """The same with the box of the heat, enlarged to a size, in every picture of it (Zhou et al. 2016, section 3.2)."""
-    if explained.heat is None or (box := box_of(explained.heat, size=size)) is None:
+    if explained.heat is None or (box := box_of(explained.heat, threshold, size)) is None:
         return explained
     left, top, right, bottom = box
     shown = (left, 1 - bottom, right, 1 - top) if flipped else box

@@ -50,15 +50,16 @@ def shown(
     if "text" in metadata:
         return Shown("text", metadata["text"])
     if "path" in metadata:
-        return Shown(_kind(item, "path"), Path(_word(item, "path")))
+        return Shown(_kind(item, "path"), Path(_text(item, "path")))
     if "shard" in metadata and member is not None:
-        return Shown(_kind(item, "member"), member(Path(_word(item, "shard")), _word(item, "member")))
+        return Shown(_kind(item, "member"), member(Path(_text(item, "shard")), _text(item, "member")))
     if sources is not None and modality in OF_RUNS:
         entry = str(item.id).removeprefix(f"{modality}:")
-        found = sources(_word(item, "split", "test"), modality)
-        if entry not in found:
-            raise LookupError(f"the data set of the run has no {modality} {entry!r}.")
-        return Shown(modality, found[entry])
+        found = sources(_text(item, "split", "test"), modality)
+        try:
+            return Shown(modality, found[entry])
+        except KeyError:
+            raise LookupError(f"the data set of the run has no {modality} {entry!r}.") from None
     return Shown("text", str(item.id))
 
 
@@ -66,10 +67,10 @@ def _kind(item: Item, key: str) -> str:
     """The modality of a file; one that is not known is a sound by its name, or else a picture."""
     if item.modality in OF_RUNS:
         return item.modality
-    return "audio" if Path(_word(item, key)).suffix.lower() in SOUND_FILES else "image"
+    return "audio" if Path(_text(item, key)).suffix.lower() in SOUND_FILES else "image"
 
 
-def _word(item: Item, key: str, default: str = "") -> str:
+def _text(item: Item, key: str, default: str = "") -> str:
     """The text that the metadata have under a key.
 
     Raises:

@@ -59,7 +59,7 @@ def _k_best(
         else:
             some = vectors.take(allowed[start:end], axis=0, out=copied[: end - start], mode="clip")  # (m, D)
         scores = buffer[:, : end - start]  # (Q, m)
-        with np.errstate(invalid="ignore"):  # OpenBLAS may flag memory that it does not use: numpy issue 24067
+        with np.errstate(invalid="ignore"):  # which OpenBLAS 0.3.31 flagged once, of small integers
             np.matmul(queries, some.T, out=scores)
         if found is not None:
             buffer[:, end - start :] = NO_SCORE

@@ -164,13 +164,14 @@ def test_heat_on_the_object_and_heat_elsewhere(
     run, _ = worlds[task]
     found = cases(run, 12, of)
 
-    def scored(boxes: Sequence[Box]) -> tuple[float, float | None, float]:
+    def scored(boxes: Sequence[Box], threshold: float = 0.2) -> tuple[float, float | None, float]:
         heats = iter(boxes)
         monkeypatch.setitem(HEAT, "by hand", lambda net, seen, target, layer: lit(next(heats)))
-        found_by_hand = score(run, "by hand", found, of=of)
+        found_by_hand = score(run, "by hand", found, of=of, threshold=threshold)
         return found_by_hand.inside, found_by_hand.other, found_by_hand.boxes.share
 
     own = [case.box for case in found]
+    assert scored(own, 0.9)[2] == 0  # only the middle is as hot
     if task == "distillation":
         assert scored(own) == (1, None, 1)
         assert scored([(0.0, 0.0, 0.05, 0.05)] * len(own)) == (0, None, 0)

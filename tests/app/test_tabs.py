@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -331,10 +332,22 @@ def test_what_goes_on_for_too_long_is_refused(
     assert asked == []
     told(asked.append)({"text": str(long), "files": [str(short)]})  # a sentence is no file
     monkeypatch.setattr("mm.app.media.LONGEST_S", 0.5)
-    for file in (talk / "a.mp4", scene.audio):
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(talk / "a.mp4")) as old, av.open(str(cut), "w") as new:
+        track = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = track
+                new.mux(packet)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) * 9 // 10])  # without the end that its head speaks of
+    for file in (talk / "a.mp4", cut, scene.audio):
         with pytest.raises(ValueError, match=f"{file.name} is longer"):
             check_upload(file)
     check_upload(scene.image)
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in range(5)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=1000)
+    check_upload(tmp_path / "moving.gif")  # of which one picture is read
     with pytest.raises(FileNotFoundError, match=r"gone\.png is not kept any longer. Upload it again"):
         check_upload(tmp_path / "gone.png")
 

@@ -73,7 +73,7 @@ def score(view: encoders.View, seen: torch.Tensor | None = None) -> torch.Tensor
     return output[:, view.target] if isinstance(view.target, int) else view.target(output)
 
 
-def check(view: encoders.View, said: float, model: torch.nn.Module) -> None:
+def assert_view(view: encoders.View, said: float, model: torch.nn.Module) -> None:
     """It gives what the model says, of one as of three; with a gradient, though nothing in the model has one."""
     with in_eval_mode(model):
         assert float(score(view)) == pytest.approx(said, abs=1e-5)
@@ -96,16 +96,19 @@ def check(view: encoders.View, said: float, model: torch.nn.Module) -> None:
 def test_a_cosine_with_a_sentence_or_with_the_other_source(joint, scene, of: str) -> None:
     own = joint.embed(of, [scene[of]])[0]
     view = joint.view(of, {of: scene[of]}, "a red circle")
-    check(view, float(own @ joint.embed("text", ["a red circle"])[0]), joint)
+    assert_view(view, float(own @ joint.embed("text", ["a red circle"])[0]), joint)
     assert "a red circle" in view.said
     other = "audio" if of == "image" else "image"
-    check(joint.view(of, scene), float(own @ joint.embed(other, [scene[other]])[0]), joint)
+    assert_view(joint.view(of, scene), float(own @ joint.embed(other, [scene[other]])[0]), joint)
 
 
 def test_a_frozen_trunk_lets_the_gradient_through(scene) -> None:
     model = built(retrieval, config(retrieval, retrieval.Retrieval, "encoder.image.freeze=true"), ["a red circle"])
-    view = model.view("image", {"image": scene["image"]}, "a red circle")
-    check(view, float(model.embed("image", [scene["image"]])[0] @ model.embed("text", ["a red circle"])[0]), model)
+    expected = float(model.embed("image", [scene["image"]])[0] @ model.embed("text", ["a red circle"])[0])
+    frozen = [parameter for parameter in model.encoders["image"].parameters() if not parameter.requires_grad]
+    assert frozen
+    assert_view(model.view("image", {"image": scene["image"]}, "a red circle"), expected, model)
+    assert not any(parameter.requires_grad for parameter in frozen)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_the_score_of_an_answer(answering, scene, of: str) -> None:
         features = {m: answering.encoder(m).encode([source]) for m, source in scene.items()}
         logits = answering.head(text.encode([question]), features).logits[0]  # (K,)
     answers = answering.head.answers
-    check(answering.view(of, scene, "red", question), float(logits[answers.index("red")]), answering)
+    assert_view(answering.view(of, scene, "red", question), float(logits[answers.index("red")]), answering)
     own = answering.view(of, scene, "", question)
     assert answers[own.target] == answers[int(logits.argmax())]
     with pytest.raises(ValueError, match=r"unknown answer 'rde'.*Did you mean 'red'"):
@@ -151,18 +154,20 @@ def test_the_words_of_a_caption(captions, scene) -> None:
     (caption,) = captions.describe([scene["image"]], DecodingConfig())
     words = [word for word in caption.words if word != "<end>"]
     source = {"image": scene["image"]}
-    check(captions.view("image", source), float(caption.log_probs.mean()), captions)
+    assert_view(captions.view("image", source), float(caption.log_probs.mean()), captions)
     short = DecodingConfig(max_length=2)
     (cut,) = captions.describe([scene["image"]], short)
     assert "<end>" not in cut.words and cut.text != caption.text
     view = captions.view("image", source, decoding=short)
     assert cut.text in view.said
-    check(view, float(cut.log_probs.mean()), captions)
+    assert_view(view, float(cut.log_probs.mean()), captions)
     word = words[-1]
     own = [float(prob) for prob, one in zip(caption.log_probs, words, strict=False) if one == word]
-    check(captions.view("image", source, word), sum(own), captions)
+    assert_view(captions.view("image", source, word), sum(own), captions)
     unsaid = next(word for word in captions.head.vocabulary.words if word not in words)
-    check(captions.view("image", source, unsaid), best_log_prob(captions, source["image"], words, unsaid), captions)
+    assert_view(
+        captions.view("image", source, unsaid), best_log_prob(captions, source["image"], words, unsaid), captions
+    )
     with pytest.raises(ValueError, match=r"a word that the model knows: got 'squaer'. Nearest: .*square"):
         captions.view("image", source, "squaer")
     with pytest.raises(ValueError, match="takes image: got 'audio'"):
@@ -187,9 +192,9 @@ def best_log_prob(model: Any, image: np.ndarray, words: list[str], word: str) ->
 def test_the_cosine_of_a_place(localiser, scene, of: str) -> None:
     (located,) = localiser.localise([scene["image"]], [scene["audio"]])
     rows, columns = located.heat.shape
-    check(localiser.view(of, scene), located.score, localiser)
+    assert_view(localiser.view(of, scene), located.score, localiser)
     view = localiser.view(of, scene, "0.99,0.5")
-    check(view, float(located.heat[rows // 2, columns - 1]), localiser)
+    assert_view(view, float(located.heat[rows // 2, columns - 1]), localiser)
     assert localiser.view(of, scene, "1,1").target == rows * columns - 1
     for wrong in ("0.5", "0.5,2", "left,top", "nan,0.5"):
         with pytest.raises(ValueError, match="two shares of width and height"):
@@ -211,7 +216,7 @@ def test_the_share_of_a_voice(tmp_path: Path, face: int) -> None:
         shown = torch.stack([model.video.prepare(one) for one in faces])[None]  # (1, S, N, 1, H, W)
         masks = model.masks(wave[None], shown, len(faces))[0, face - 1]  # (F, N)
         power = model.audio.stft(wave).abs().square()  # (F, N)
-    check(view, float((masks.abs().square() * power).sum() / power.sum()), model)
+    assert_view(view, float((masks.abs().square() * power).sum() / power.sum()), model)
     assert torch.equal(model.view("video", sources).seen, model.view("video", sources, "1").seen)
     for target in ("0", "3", "left"):
         with pytest.raises(ValueError, match=r"the number of a face, in 1\.\.2"):
@@ -225,9 +230,9 @@ def test_the_share_of_a_voice(tmp_path: Path, face: int) -> None:
 def test_the_logit_of_a_class(teacher, scene) -> None:
     source = {"image": scene["image"]}
     logits = teacher.read([scene["image"]]).logits[0]  # (K,)
-    check(teacher.view("image", source), float(logits.max()), teacher)
+    assert_view(teacher.view("image", source), float(logits.max()), teacher)
     name = teacher.classes[3]
-    check(teacher.view("image", source, name), float(logits[3]), teacher)
+    assert_view(teacher.view("image", source, name), float(logits[3]), teacher)
     with pytest.raises(ValueError, match="unknown class"):
         teacher.view("image", source, name + "x")
 
